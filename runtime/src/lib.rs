@@ -2,5 +2,6 @@
 
 mod error;
 pub mod files;
+pub mod gpu;
 
 pub use error::{Error, Result};

@@ -1,0 +1,392 @@
+//! Opening a GPU, allocating, uploading, reading back, and turning its faults into [`Error`]s.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::{Buffer, Purpose};
+use crate::{Error, Result};
+
+/// The limits of a device that a plan has to respect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes one binding may cover.
+    pub binding: u64,
+    /// Bytes one buffer may have.
+    pub buffer: u64,
+    /// Workgroups along one dimension of a dispatch.
+    pub workgroups: u32,
+    /// Bytes of workgroup memory.
+    pub workgroup_memory: u32,
+    /// Invocations of a workgroup.
+    pub invocations: u32,
+    /// Storage buffers one shader may bind.
+    pub storage_buffers: u32,
+    /// Alignment of an offset into a uniform buffer.
+    pub uniform_alignment: u64,
+}
+
+impl From<&wgpu::Limits> for Limits {
+    fn from(l: &wgpu::Limits) -> Self {
+        Self {
+            binding: l.max_storage_buffer_binding_size,
+            buffer: l.max_buffer_size,
+            workgroups: l.max_compute_workgroups_per_dimension,
+            workgroup_memory: l.max_compute_workgroup_storage_size,
+            invocations: l.max_compute_invocations_per_workgroup,
+            storage_buffers: l.max_storage_buffers_per_shader_stage,
+            uniform_alignment: u64::from(l.min_uniform_buffer_offset_alignment),
+        }
+    }
+}
+
+/// One adapter of this machine.
+#[derive(Debug, Clone)]
+pub struct AdapterDescription {
+    pub name: String,
+    /// `discrete`, `integrated`, `virtual`, `software` or `other`.
+    pub kind: &'static str,
+    pub backend: String,
+    /// Driver name and version as the driver tells them.
+    pub driver: String,
+    pub limits: Limits,
+}
+
+impl AdapterDescription {
+    fn new(adapter: &wgpu::Adapter) -> Self {
+        let info = adapter.get_info();
+        Self {
+            kind: match info.device_type {
+                wgpu::DeviceType::DiscreteGpu => "discrete",
+                wgpu::DeviceType::IntegratedGpu => "integrated",
+                wgpu::DeviceType::VirtualGpu => "virtual",
+                wgpu::DeviceType::Cpu => "software",
+                wgpu::DeviceType::Other => "other",
+            },
+            name: info.name,
+            backend: format!("{:?}", info.backend).to_lowercase(),
+            driver: [info.driver, info.driver_info].join(" ").trim().to_owned(),
+            limits: Limits::from(&adapter.limits()),
+        }
+    }
+
+    /// Whether a CPU does the work.
+    pub fn is_software(&self) -> bool {
+        self.kind == "software"
+    }
+}
+
+/// What the device reported outside of any call: kept until the next call asks.
+type Fault = Arc<Mutex<Option<Error>>>;
+
+/// An open device with its queue. Clones are the same device.
+#[derive(Clone)]
+pub struct Gpu(Rc<Inner>);
+
+struct Inner {
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    description: AdapterDescription,
+    features: wgpu::Features,
+    fault: Fault,
+    allocated: RefCell<BTreeMap<Purpose, u64>>,
+}
+
+const INSTALL_A_DRIVER: &str = "Install a Vulkan driver of your GPU's maker; a machine without a GPU can use Mesa's \
+     software driver (Debian and Ubuntu: apt-get install mesa-vulkan-drivers libvulkan1)";
+
+fn instance() -> wgpu::Instance {
+    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+    descriptor.backends = wgpu::Backends::PRIMARY;
+    wgpu::Instance::new(descriptor)
+}
+
+/// The adapters in the order of preference: discrete, integrated, virtual, other, software.
+async fn adapters() -> Vec<wgpu::Adapter> {
+    let mut found = instance().enumerate_adapters(wgpu::Backends::PRIMARY).await;
+    if found.is_empty() {
+        // A browser lists no adapters and its first answer is often null: ask a few times.
+        for _ in 0..3 {
+            let options = wgpu::RequestAdapterOptions {
+                power_preference: wgpu::PowerPreference::HighPerformance,
+                ..Default::default()
+            };
+            if let Ok(adapter) = instance().request_adapter(&options).await {
+                found.push(adapter);
+                break;
+            }
+        }
+    }
+    found.sort_by_key(|a| match a.get_info().device_type {
+        wgpu::DeviceType::DiscreteGpu => 0,
+        wgpu::DeviceType::IntegratedGpu => 1,
+        wgpu::DeviceType::VirtualGpu => 2,
+        wgpu::DeviceType::Other => 3,
+        wgpu::DeviceType::Cpu => 4,
+    });
+    found
+}
+
+impl Gpu {
+    /// Every adapter this machine offers, the preferred one first.
+    pub async fn adapters() -> Vec<AdapterDescription> {
+        adapters().await.iter().map(AdapterDescription::new).collect()
+    }
+
+    /// Opens the preferred adapter, or the one whose index or part of whose name is given.
+    ///
+    /// # Errors
+    /// [`Error::NoAdapter`] when there is none, or none of that name.
+    pub async fn open(wanted: Option<&str>) -> Result<Gpu> {
+        let found = adapters().await;
+        let names: Vec<String> = found.iter().map(|a| a.get_info().name).collect();
+        let index = match wanted {
+            None => 0,
+            Some(w) => match w.parse::<usize>() {
+                Ok(index) => index,
+                Err(_) => {
+                    let w = w.to_lowercase();
+                    names.iter().position(|n| n.to_lowercase().contains(&w)).unwrap_or(usize::MAX)
+                }
+            },
+        };
+        let adapter = found.get(index).ok_or_else(|| match wanted {
+            Some(w) if !names.is_empty() => Error::NoAdapter {
+                found: format!("\"{w}\" was asked for, found {}", list(&names)),
+                advice: "Give an adapter's index or a part of its name".into(),
+            },
+            _ => Error::NoAdapter { found: "none was found".into(), advice: INSTALL_A_DRIVER.into() },
+        })?;
+
+        let offered = adapter.features();
+        let features = offered & (wgpu::Features::SUBGROUP | wgpu::Features::SHADER_F16 | wgpu::Features::TIMESTAMP_QUERY);
+        let (device, queue) = adapter
+            .request_device(&wgpu::DeviceDescriptor {
+                label: Some("zebra"),
+                required_features: features,
+                required_limits: adapter.limits(),
+                memory_hints: wgpu::MemoryHints::Performance,
+                ..Default::default()
+            })
+            .await
+            .map_err(|e| Error::NoAdapter {
+                found: format!("\"{}\" refused to open: {e}", names[index]),
+                advice: "Update its driver or choose another adapter".into(),
+            })?;
+
+        let fault: Fault = Arc::default();
+        let keep = fault.clone();
+        device.on_uncaptured_error(Arc::new(move |e: wgpu::Error| {
+            let error = match e {
+                wgpu::Error::OutOfMemory { .. } => {
+                    Error::OutOfMemory { what: "the GPU".into(), need: 0, advice: SMALLER.into() }
+                }
+                other => Error::Gpu { what: "the device".into(), reason: other.to_string() },
+            };
+            lock(&keep).get_or_insert(error);
+        }));
+        let keep = fault.clone();
+        device.set_device_lost_callback(move |reason, message| {
+            if reason != wgpu::DeviceLostReason::Destroyed {
+                *lock(&keep) = Some(Error::DeviceLost(message));
+            }
+        });
+        Ok(Gpu(Rc::new(Inner {
+            description: AdapterDescription::new(adapter),
+            device,
+            queue,
+            features,
+            fault,
+            allocated: RefCell::default(),
+        })))
+    }
+
+    /// The adapter in use.
+    pub fn description(&self) -> &AdapterDescription {
+        &self.0.description
+    }
+
+    /// The limits of the device.
+    pub fn limits(&self) -> Limits {
+        self.0.description.limits
+    }
+
+    /// Whether shaders may use subgroup operations.
+    pub fn has_subgroups(&self) -> bool {
+        self.0.features.contains(wgpu::Features::SUBGROUP)
+    }
+
+    /// Whether passes can be timed on the GPU.
+    pub fn has_timestamps(&self) -> bool {
+        self.0.features.contains(wgpu::Features::TIMESTAMP_QUERY)
+    }
+
+    /// Bytes allocated through this device, by purpose.
+    pub fn allocated(&self) -> BTreeMap<Purpose, u64> {
+        self.0.allocated.borrow().clone()
+    }
+
+    /// Makes the GPU's buffer of each, zero-filled; those that exist already are left as they are.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] for a buffer over the adapter's limit, [`Error::OutOfMemory`] when the device refuses.
+    pub async fn allocate(&self, buffers: &[Buffer]) -> Result<()> {
+        let limit = self.limits().buffer;
+        for buffer in buffers.iter().filter(|b| !b.is_allocated()) {
+            if buffer.size() > limit {
+                return Err(Error::Limit {
+                    what: buffer.label().into(),
+                    limit: "largest buffer".into(),
+                    need: buffer.size(),
+                    have: limit,
+                    advice: SMALLER.into(),
+                });
+            }
+            let scope = self.0.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+            let raw = self.0.device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some(buffer.label()),
+                size: buffer.size(),
+                usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
+                mapped_at_creation: false,
+            });
+            if scope.pop().await.is_some() {
+                return Err(Error::OutOfMemory {
+                    what: buffer.label().into(),
+                    need: buffer.size(),
+                    advice: format!("{} bytes are in use; {SMALLER}", self.0.allocated.borrow().values().sum::<u64>()),
+                });
+            }
+            buffer.set_raw(raw);
+            *self.0.allocated.borrow_mut().entry(buffer.purpose()).or_default() += buffer.size();
+        }
+        self.fault()
+    }
+
+    /// Forgets buffers in the account of [`Gpu::allocated`]; their memory goes when their last clone does.
+    pub fn release(&self, buffers: &[Buffer]) {
+        let mut allocated = self.0.allocated.borrow_mut();
+        for buffer in buffers.iter().filter(|b| b.is_allocated()) {
+            if let Some(bytes) = allocated.get_mut(&buffer.purpose()) {
+                *bytes = bytes.saturating_sub(buffer.size());
+            }
+        }
+    }
+
+    /// Queues a write of `bytes` (a multiple of 4) at `offset`. It happens before the next submit.
+    pub fn write(&self, buffer: &Buffer, offset: u64, bytes: &[u8]) {
+        self.0.queue.write_buffer(buffer.raw(), offset, bytes);
+    }
+
+    /// Sends queued writes and waits for the GPU, so that staging memory is given back.
+    pub async fn flush(&self) -> Result<()> {
+        let index = self.0.queue.submit([]);
+        let (done, wait) = futures_channel::oneshot::channel();
+        self.0.queue.on_submitted_work_done(move || {
+            // The receiver is gone only when the waiting future was dropped: nobody is left to tell.
+            let _ = done.send(());
+        });
+        self.poll_until(index)?;
+        wait.await.map_err(|_| self.lost("while waiting for uploads"))?;
+        self.fault()
+    }
+
+    /// Reads `range` of a buffer (offsets in bytes, multiples of 4).
+    pub async fn read(&self, buffer: &Buffer, range: Range<u64>) -> Result<Vec<u8>> {
+        let size = range.end - range.start;
+        let staging = self.staging(size)?;
+        let mut encoder = self.encoder("read");
+        encoder.copy_buffer_to_buffer(buffer.raw(), range.start, &staging, 0, size);
+        let index = self.submit(encoder);
+        self.map(&staging, index).await
+    }
+
+    /// Copies `size` bytes between two different buffers, in order with everything submitted before.
+    pub fn copy(&self, encoder: &mut wgpu::CommandEncoder, from: (&Buffer, u64), to: (&Buffer, u64), size: u64) {
+        encoder.copy_buffer_to_buffer(from.0.raw(), from.1, to.0.raw(), to.1, size);
+    }
+
+    /// A buffer that can be mapped for reading.
+    pub(crate) fn staging(&self, size: u64) -> Result<wgpu::Buffer> {
+        let raw = self.0.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("readback"),
+            size,
+            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        self.fault()?;
+        Ok(raw)
+    }
+
+    /// Waits for a submission, maps a staging buffer of it, and takes its bytes.
+    pub(crate) async fn map(&self, staging: &wgpu::Buffer, index: wgpu::SubmissionIndex) -> Result<Vec<u8>> {
+        let (done, wait) = futures_channel::oneshot::channel();
+        staging.slice(..).map_async(wgpu::MapMode::Read, move |result| {
+            // The receiver is gone only when the waiting future was dropped: nobody is left to tell.
+            let _ = done.send(result);
+        });
+        self.poll_until(index)?;
+        let mapped = wait.await.map_err(|_| self.lost("while reading back"))?;
+        self.fault()?;
+        mapped.map_err(|e| Error::Gpu { what: "readback".into(), reason: e.to_string() })?;
+        let view = staging
+            .slice(..)
+            .get_mapped_range()
+            .map_err(|e| Error::Gpu { what: "readback".into(), reason: format!("{e:?}") })?;
+        let bytes = view.to_vec();
+        drop(view);
+        staging.unmap();
+        Ok(bytes)
+    }
+
+    /// Runs the device until a submission is done. A browser does this by itself: there it returns at once.
+    fn poll_until(&self, index: wgpu::SubmissionIndex) -> Result<()> {
+        self.0
+            .device
+            .poll(wgpu::PollType::Wait { submission_index: Some(index), timeout: None })
+            .map(drop)
+            .map_err(|e| self.lost(&e.to_string()))
+    }
+
+    fn lost(&self, when: &str) -> Error {
+        lock(&self.0.fault).clone().unwrap_or_else(|| Error::DeviceLost(when.into()))
+    }
+
+    /// The error the device reported since the last call, if any.
+    pub fn fault(&self) -> Result<()> {
+        let mut fault = lock(&self.0.fault);
+        match &*fault {
+            None => Ok(()),
+            Some(lost @ Error::DeviceLost(_)) => Err(lost.clone()),
+            Some(_) => Err(fault.take().unwrap_or(Error::DeviceLost(String::new()))),
+        }
+    }
+
+    pub(crate) fn encoder(&self, label: &str) -> wgpu::CommandEncoder {
+        self.0.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some(label) })
+    }
+
+    pub(crate) fn submit(&self, encoder: wgpu::CommandEncoder) -> wgpu::SubmissionIndex {
+        self.0.queue.submit([encoder.finish()])
+    }
+
+    pub(crate) fn device(&self) -> &wgpu::Device {
+        &self.0.device
+    }
+
+    pub(crate) fn queue(&self) -> &wgpu::Queue {
+        &self.0.queue
+    }
+}
+
+const SMALLER: &str = "a smaller format (--format q4), a shorter context (--context) or another adapter may fit";
+
+fn lock(fault: &Fault) -> std::sync::MutexGuard<'_, Option<Error>> {
+    fault.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn list(names: &[String]) -> String {
+    let lines: Vec<String> = names.iter().enumerate().map(|(i, n)| format!("{i}: {n}")).collect();
+    lines.join(", ")
+}

@@ -1,0 +1,106 @@
+//! One dispatch as plain data: a kernel with its constants, parameters, bindings and a grid that follows the step.
+
+use super::Buffer;
+
+/// A shader and how it is specialised. Two equal kernels share one pipeline.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Kernel {
+    /// The name of the file in `shaders/`, of the binding in `kernels/` and of the CPU twin in the tests.
+    pub name: &'static str,
+    /// The shader's text: the kernel's own file and the parts joined to it, in any order.
+    pub sources: Vec<&'static str>,
+    /// `override` constants of the shader.
+    pub constants: Vec<(&'static str, f64)>,
+}
+
+/// How a shader declares a storage buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    Read,
+    ReadWrite,
+}
+
+/// A buffer at a binding number. Number 1 is always the parameters.
+#[derive(Debug, Clone)]
+pub struct Binding {
+    pub number: u32,
+    pub access: Access,
+    pub buffer: Buffer,
+}
+
+/// What a step runs, known to the CPU before it: the grids follow it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct StepShape {
+    /// Rows in the step.
+    pub rows: u32,
+    /// Runs of rows of one slot.
+    pub segments: u32,
+    /// Rows whose logits are asked for.
+    pub logit_rows: u32,
+    /// The longest context of any row, itself included (an upper bound).
+    pub longest: u32,
+}
+
+/// One dimension of a grid, in workgroups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// Always so many.
+    Fixed(u32),
+    /// One for every `per` rows.
+    Rows { per: u32 },
+    /// One for every segment.
+    Segments,
+    /// One for every `per` logit rows.
+    LogitRows { per: u32 },
+    /// One for every `per` positions of the longest context.
+    Positions { per: u32 },
+}
+
+impl Extent {
+    /// Workgroups along this dimension in a step of this shape.
+    pub fn of(self, shape: StepShape) -> u32 {
+        match self {
+            Extent::Fixed(n) => n,
+            Extent::Rows { per } => shape.rows.div_ceil(per),
+            Extent::Segments => shape.segments,
+            Extent::LogitRows { per } => shape.logit_rows.div_ceil(per),
+            Extent::Positions { per } => shape.longest.div_ceil(per),
+        }
+    }
+}
+
+/// A grid: `items` along x, folded into y where there are more than a dimension holds, and `z`. Shaders read their item
+/// as `wid.y * groups.x + wid.x` and guard it against the number of items.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Grid {
+    pub items: [Extent; 2],
+    pub z: Extent,
+}
+
+impl Grid {
+    /// `items` along x and y, `z` along z.
+    pub fn new(items: Extent, z: Extent) -> Self {
+        Self { items: [items, Extent::Fixed(1)], z }
+    }
+
+    /// Workgroups in x, y and z. The product of both items is what is folded.
+    pub fn workgroups(self, shape: StepShape, limit: u32) -> [u32; 3] {
+        let items = self.items[0].of(shape) * self.items[1].of(shape);
+        let x = items.min(limit);
+        [x, if x == 0 { 0 } else { items.div_ceil(x) }, self.z.of(shape)]
+    }
+}
+
+/// One dispatch of a plan.
+#[derive(Debug, Clone)]
+pub struct Dispatch {
+    /// Where it stands in the model, such as `"layer3.ssm_scan"`.
+    pub label: String,
+    pub kernel: Kernel,
+    /// The bytes of the shader's `Params`.
+    pub params: Vec<u8>,
+    pub bindings: Vec<Binding>,
+    pub grid: Grid,
+    /// Whether only this adapter's limits ask for this dispatch (a further piece of a split matrix).
+    pub forced_by_limits: bool,
+}

@@ -1,0 +1,250 @@
+//! A compiled list of dispatches: pipelines, bind groups and parameters made once; running it allocates nothing.
+
+use super::{Access, Dispatch, Gpu, Grid, Kernel, StepShape};
+use crate::{Error, Result};
+
+/// A plan made ready to run.
+pub struct Program {
+    items: Vec<Item>,
+    workgroup_limit: u32,
+}
+
+struct Item {
+    label: String,
+    pipeline: wgpu::ComputePipeline,
+    bind_group: wgpu::BindGroup,
+    grid: Grid,
+}
+
+/// GPU time of one dispatch.
+#[derive(Debug, Clone)]
+pub struct DispatchTime {
+    /// The dispatch's label.
+    pub label: String,
+    /// Nanoseconds between its begin and end.
+    pub nanoseconds: f64,
+}
+
+/// Pipelines made so far: one for each distinct kernel with its bindings.
+#[derive(Default)]
+struct Pipelines(Vec<(Kernel, Vec<(u32, Access)>, wgpu::ComputePipeline)>);
+
+impl Pipelines {
+    async fn get(&mut self, gpu: &Gpu, dispatch: &Dispatch) -> Result<wgpu::ComputePipeline> {
+        let shape: Vec<(u32, Access)> = dispatch.bindings.iter().map(|b| (b.number, b.access)).collect();
+        if let Some((.., pipeline)) = self.0.iter().find(|(k, s, _)| *k == dispatch.kernel && *s == shape) {
+            return Ok(pipeline.clone());
+        }
+        let pipeline = gpu.pipeline(&dispatch.kernel, &shape).await?;
+        self.0.push((dispatch.kernel.clone(), shape, pipeline.clone()));
+        Ok(pipeline)
+    }
+}
+
+impl Gpu {
+    /// Turns dispatches, whose buffers have been allocated, into something that runs.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] for a binding over the adapter's limit; [`Error::Gpu`] for a shader that does not compile.
+    pub async fn compile(&self, dispatches: &[Dispatch]) -> Result<Program> {
+        let limits = self.limits();
+        let align = limits.uniform_alignment.max(16);
+        let mut arena = Vec::new();
+        let offsets: Vec<u64> = dispatches
+            .iter()
+            .map(|d| {
+                let offset = arena.len() as u64;
+                arena.extend_from_slice(&d.params);
+                arena.resize((arena.len() as u64).next_multiple_of(align).max(offset + align) as usize, 0);
+                offset
+            })
+            .collect();
+        let params = self.device().create_buffer(&wgpu::BufferDescriptor {
+            label: Some("params"),
+            size: arena.len().max(16) as u64,
+            usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        self.queue().write_buffer(&params, 0, &arena);
+
+        let mut pipelines = Pipelines::default();
+        let mut items = Vec::with_capacity(dispatches.len());
+        for (dispatch, offset) in dispatches.iter().zip(offsets) {
+            for binding in &dispatch.bindings {
+                if binding.buffer.size() > limits.binding {
+                    return Err(Error::Limit {
+                        what: binding.buffer.label().into(),
+                        limit: "largest binding".into(),
+                        need: binding.buffer.size(),
+                        have: limits.binding,
+                        advice: "a shorter context (--context) or fewer slots may fit".into(),
+                    });
+                }
+            }
+            let pipeline = pipelines.get(self, dispatch).await?;
+            let mut entries = vec![wgpu::BindGroupEntry {
+                binding: 1,
+                resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                    buffer: &params,
+                    offset,
+                    size: std::num::NonZeroU64::new((dispatch.params.len() as u64).next_multiple_of(16).max(16)),
+                }),
+            }];
+            entries.extend(dispatch.bindings.iter().map(|b| wgpu::BindGroupEntry {
+                binding: b.number,
+                resource: b.buffer.raw().as_entire_binding(),
+            }));
+            let bind_group = self.device().create_bind_group(&wgpu::BindGroupDescriptor {
+                label: Some(&dispatch.label),
+                layout: &pipeline.get_bind_group_layout(0),
+                entries: &entries,
+            });
+            items.push(Item { label: dispatch.label.clone(), pipeline, bind_group, grid: dispatch.grid });
+        }
+        self.fault()?;
+        Ok(Program { items, workgroup_limit: limits.workgroups })
+    }
+
+    async fn pipeline(&self, kernel: &Kernel, bindings: &[(u32, Access)]) -> Result<wgpu::ComputePipeline> {
+        let device = self.device();
+        let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let source = kernel.sources.join("\n");
+        let descriptor =
+            wgpu::ShaderModuleDescriptor { label: Some(kernel.name), source: wgpu::ShaderSource::Wgsl(source.into()) };
+        // SAFETY: the checks that are switched off guard indices and loops of our own shaders, whose bounds come from
+        // parameters that the kernels' bindings assert; the kernel tables run each with guard cells around its outputs.
+        // Storage buffers keep the driver's own robustness.
+        let module =
+            unsafe { device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) };
+        let mut entries = vec![layout_entry(1, wgpu::BufferBindingType::Uniform)];
+        entries.extend(bindings.iter().map(|(number, access)| {
+            layout_entry(*number, wgpu::BufferBindingType::Storage { read_only: *access == Access::Read })
+        }));
+        let layout = device
+            .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(kernel.name), entries: &entries });
+        let layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label: Some(kernel.name),
+            bind_group_layouts: &[Some(&layout)],
+            immediate_size: 0,
+        });
+        let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(kernel.name),
+            layout: Some(&layout),
+            module: &module,
+            entry_point: Some("main"),
+            compilation_options: wgpu::PipelineCompilationOptions {
+                constants: &kernel.constants,
+                zero_initialize_workgroup_memory: false,
+            },
+            cache: None,
+        });
+        match scope.pop().await {
+            None => Ok(pipeline),
+            Some(e) => Err(Error::Gpu { what: format!("shader {}", kernel.name), reason: e.to_string() }),
+        }
+    }
+}
+
+fn layout_entry(binding: u32, ty: wgpu::BufferBindingType) -> wgpu::BindGroupLayoutEntry {
+    wgpu::BindGroupLayoutEntry {
+        binding,
+        visibility: wgpu::ShaderStages::COMPUTE,
+        ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None },
+        count: None,
+    }
+}
+
+impl Program {
+    /// Number of dispatches.
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// Whether there is nothing to run.
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// Encodes the dispatches in order into one compute pass.
+    pub fn encode(&self, pass: &mut wgpu::ComputePass<'_>, shape: StepShape) {
+        for item in &self.items {
+            item.encode(pass, shape, self.workgroup_limit);
+        }
+    }
+
+    /// Runs the list once and waits for it: for tests and single shots.
+    pub async fn run(&self, gpu: &Gpu, shape: StepShape) -> Result<()> {
+        let mut encoder = gpu.encoder("run");
+        self.encode(&mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()), shape);
+        gpu.submit(encoder);
+        gpu.flush().await
+    }
+
+    /// Runs the list with each dispatch in a pass of its own between two timestamps.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] when the device has no timestamps.
+    pub async fn profile(&self, gpu: &Gpu, shape: StepShape) -> Result<Vec<DispatchTime>> {
+        if !gpu.has_timestamps() {
+            return Err(Error::Limit {
+                what: "profile".into(),
+                limit: "timestamp queries".into(),
+                need: 1,
+                have: 0,
+                advice: "this adapter cannot time its passes".into(),
+            });
+        }
+        let count = 2 * self.items.len() as u32;
+        let queries = gpu.device().create_query_set(&wgpu::QuerySetDescriptor {
+            label: Some("profile"),
+            ty: wgpu::QueryType::Timestamp,
+            count,
+        });
+        let size = u64::from(count) * 8;
+        let resolved = gpu.device().create_buffer(&wgpu::BufferDescriptor {
+            label: Some("profile"),
+            size,
+            usage: wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC,
+            mapped_at_creation: false,
+        });
+        let staging = gpu.staging(size)?;
+        let mut encoder = gpu.encoder("profile");
+        for (i, item) in self.items.iter().enumerate() {
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
+                label: Some(&item.label),
+                timestamp_writes: Some(wgpu::ComputePassTimestampWrites {
+                    query_set: &queries,
+                    beginning_of_pass_write_index: Some(2 * i as u32),
+                    end_of_pass_write_index: Some(2 * i as u32 + 1),
+                }),
+            });
+            item.encode(&mut pass, shape, self.workgroup_limit);
+        }
+        encoder.resolve_query_set(&queries, 0..count, &resolved, 0);
+        encoder.copy_buffer_to_buffer(&resolved, 0, &staging, 0, size);
+        let index = gpu.submit(encoder);
+        let bytes = gpu.map(&staging, index).await?;
+        let ticks: Vec<u64> = bytemuck::pod_collect_to_vec(&bytes);
+        let period = f64::from(gpu.queue().get_timestamp_period());
+        Ok(self
+            .items
+            .iter()
+            .zip(ticks.chunks_exact(2))
+            .map(|(item, t)| DispatchTime {
+                label: item.label.clone(),
+                nanoseconds: t[1].saturating_sub(t[0]) as f64 * period,
+            })
+            .collect())
+    }
+}
+
+impl Item {
+    fn encode(&self, pass: &mut wgpu::ComputePass<'_>, shape: StepShape, limit: u32) {
+        let [x, y, z] = self.grid.workgroups(shape, limit);
+        if x * y * z > 0 {
+            pass.set_pipeline(&self.pipeline);
+            pass.set_bind_group(0, &self.bind_group, &[]);
+            pass.dispatch_workgroups(x, y, z);
+        }
+    }
+}

@@ -1,0 +1,84 @@
+// y[r, n] = sum_k x[r, k] W[n, k] for few rows.
+//
+// One workgroup owns four outputs and ROWS rows. A lane takes every WG-th eight of k for all of them; then the lanes
+// are summed. The order of a sum does not depend on how many rows the step has.
+
+struct Params {
+    n: u32,            // outputs: rows of W, in SWIGLU half of them
+    k_octs: u32,       // k / 8, k padded to groups of 32
+    x_stride: u32,     // in quads
+    x_offset: u32,     // in quads
+    y_stride: u32,
+    y_offset: u32,     // of this part of W, where an adapter's limits cut it
+    counter: u32,      // which of the step's counts is the number of rows: 0 rows, 2 logit rows
+}
+
+@group(0) @binding(1) var<uniform> params: Params;
+@group(0) @binding(2) var<storage, read> x: array<vec4<f32>>;          // [rows, x_stride]
+@group(0) @binding(3) var<storage, read_write> y: array<f32>;          // [rows, y_stride]
+
+// Row of W that is sum j of an item. The last item may hang over: it reads a row that exists and stores nothing.
+fn output_row(item: u32, j: u32) -> u32 {
+    if (EPILOGUE == SWIGLU) {
+        return min(item * 2u + (j & 1u), params.n - 1u) + (j >> 1u) * params.n;
+    }
+    return min(item * 4u + j, params.n - 1u);
+}
+
+fn store(r: u32, item: u32, sum: vec4<f32>) {
+    let to = r * params.y_stride + params.y_offset;
+    if (EPILOGUE == SWIGLU) {
+        let n = item * 2u;
+        y[to + n] = silu(sum.x) * sum.z;
+        if (n + 1u < params.n) { y[to + n + 1u] = silu(sum.y) * sum.w; }
+        return;
+    }
+    for (var j = 0u; j < 4u; j++) {
+        let n = item * 4u + j;
+        if (n < params.n) {
+            if (EPILOGUE == ADD) {
+                y[to + n] += sum[j];
+            } else {
+                y[to + n] = sum[j];
+            }
+        }
+    }
+}
+
+@compute @workgroup_size(WG)
+fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, lanes: Lanes) {
+    let item = wid.y * groups.x + wid.x;
+    let rows = step[0][params.counter];
+    let r0 = wid.z * ROWS;
+    var from: array<u32, 4>;
+    for (var j = 0u; j < 4u; j++) {
+        from[j] = output_row(item, j) * params.k_octs;
+    }
+    var sums: array<vec4<f32>, ROWS>;
+    for (var i = 0u; i < ROWS; i++) {
+        sums[i] = vec4<f32>(0.0);
+    }
+    for (var oct = lanes.index; oct < params.k_octs; oct += WG) {
+        let w0 = weight_oct(from[0] + oct);
+        let w1 = weight_oct(from[1] + oct);
+        let w2 = weight_oct(from[2] + oct);
+        let w3 = weight_oct(from[3] + oct);
+        for (var i = 0u; i < ROWS; i++) {
+            let at = min(r0 + i, rows - 1u) * params.x_stride + params.x_offset + 2u * oct;
+            let a = x[at];
+            let b = x[at + 1u];
+            sums[i] += vec4<f32>(
+                dot(w0[0], a) + dot(w0[1], b),
+                dot(w1[0], a) + dot(w1[1], b),
+                dot(w2[0], a) + dot(w2[1], b),
+                dot(w3[0], a) + dot(w3[1], b),
+            );
+        }
+    }
+    for (var i = 0u; i < ROWS; i++) {
+        let sum = workgroup_sum4(lanes, sums[i]);
+        if (lanes.index == 0u && r0 + i < rows) {
+            store(r0 + i, item, sum);
+        }
+    }
+}

@@ -1,0 +1,56 @@
+// The absorbed query: qc[r, h, :] = scale * [Wk[g(h)]^T q_nope | rope(q_pe)], g(h) = h / (heads / kv_heads).
+//
+// One workgroup owns one head of one row. kv_b_proj is [kv_heads * (nope + v), latent], of each head first Wk, then Wv;
+// Wk is read along its rows, so that the lanes, each a quad of the latent, read neighbouring words.
+
+override WG: u32 = 64u;
+
+struct Params {
+    heads: u32,
+    shared: u32,         // query heads that share a kv head
+    nope: u32,
+    rope: u32,
+    head_rows: u32,      // nope + v: rows of kv_b_proj for each kv head
+    latent_quads: u32,
+    rope_quads: u32,
+    w_quads: u32,        // of a row of kv_b_proj, padded to groups of 32
+    q_stride: u32,
+    scale: f32,          // of the softmax
+}
+
+@group(0) @binding(1) var<uniform> params: Params;
+@group(0) @binding(2) var<storage, read> q: array<f32>;                  // [rows, heads, nope + rope]
+@group(0) @binding(3) var<storage, read> turns: array<vec2<f32>>;        // see parts/rope.wgsl
+@group(0) @binding(4) var<storage, read_write> query: array<vec4<f32>>;  // [rows, heads, latent_quads + rope_quads]
+
+fn roped(from: u32, i: u32, position: u32) -> f32 {
+    if (i >= params.rope) {
+        return 0.0;
+    }
+    let even = from + (i & ~1u);
+    return turned(vec2<f32>(q[even], q[even + 1u]), i, position);
+}
+
+@compute @workgroup_size(WG)
+fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
+    let h = wid.x;
+    let r = wid.z;
+    let from = r * params.q_stride + h * (params.nope + params.rope);
+    let to = (r * params.heads + h) * (params.latent_quads + params.rope_quads);
+    let wk = h / params.shared * params.head_rows * params.w_quads;
+    for (var i = lid; i < params.latent_quads; i += WG) {
+        var sum = vec4<f32>(0.0);
+        for (var d = 0u; d < params.nope; d++) {
+            sum += q[from + d] * weight_quad(wk + d * params.w_quads + i);
+        }
+        query[to + i] = sum * params.scale;
+    }
+    let position = row_at(r).position;
+    for (var i = lid; i < params.rope_quads; i += WG) {
+        var v = vec4<f32>(0.0);
+        for (var j = 0u; j < 4u; j++) {
+            v[j] = roped(from + params.nope, 4u * i + j, position);
+        }
+        query[to + params.latent_quads + i] = v * params.scale;
+    }
+}

@@ -1,0 +1,17 @@
+// RoPE on interleaved pairs (2i, 2i + 1). Angles come from two tables made in f64 on the CPU, for the high and the low
+// part of a position, and are added by multiplying the turns: a GPU's own cos and sin lose digits at large angles.
+// `turns` is [256 low positions, then context / 256 high ones][rope / 2] of (cos, sin); the low ones carry the
+// attention factor of YaRN.
+
+fn turn(i: u32, position: u32) -> vec2<f32> {
+    let pairs = params.rope / 2u;
+    let low = turns[(position & 255u) * pairs + i];
+    let high = turns[(256u + (position >> 8u)) * pairs + i];
+    return vec2<f32>(low.x * high.x - low.y * high.y, low.x * high.y + low.y * high.x);
+}
+
+// Element i of a turned vector whose pair at i is (even, odd).
+fn turned(pair: vec2<f32>, i: u32, position: u32) -> f32 {
+    let t = turn(i >> 1u, position);
+    return select(pair.x * t.x - pair.y * t.y, pair.x * t.y + pair.y * t.x, (i & 1u) == 1u);
+}

@@ -1,0 +1,170 @@
+//! A weight matrix on the GPU: its format, its shape and the buffers that hold it.
+
+use super::shader;
+use crate::gpu::{Access, Binding, Buffer, Limits, Purpose};
+use crate::weights::WeightFormat;
+
+/// Inputs that share a scale.
+pub const GROUP: usize = 32;
+
+/// A matrix `[n, k]`, rows padded to whole groups of 32 with zeros, in buffers that the adapter can bind.
+#[derive(Debug, Clone)]
+pub struct Matrix {
+    label: String,
+    format: WeightFormat,
+    n: usize,
+    k: usize,
+    pieces: Vec<Buffer>,
+    piece_rows: usize,
+    scales: Option<Buffer>,
+}
+
+/// Rows of a matrix that one dispatch binds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Part<'a> {
+    matrix: &'a Matrix,
+    pieces: &'a [Buffer],
+    pub first_row: usize,
+    pub rows: usize,
+}
+
+impl Matrix {
+    /// Describes the buffers of a matrix; where one binding is too small for it, it is cut by rows.
+    pub fn new(label: &str, format: WeightFormat, n: usize, k: usize, limits: &Limits) -> Self {
+        let row = Self::row_bytes(format, k);
+        let most = (limits.binding.min(limits.buffer) / row.max(1)).max(1) as usize;
+        let piece_rows = if n <= most { n } else { n.div_ceil(n.div_ceil(most)) };
+        let pieces = (0..n.div_ceil(piece_rows))
+            .map(|i| {
+                let rows = piece_rows.min(n - i * piece_rows) as u64;
+                Buffer::new(format!("{label}[{i}]"), rows * row, Purpose::Weights)
+            })
+            .collect();
+        let scales = (Self::scale_bytes(format, k) > 0)
+            .then(|| Buffer::new(format!("{label}.scale"), n as u64 * Self::scale_bytes(format, k), Purpose::Weights));
+        Self { label: label.into(), format, n, k, pieces, piece_rows, scales }
+    }
+
+    /// Bytes of a row's weights.
+    pub fn row_bytes(format: WeightFormat, k: usize) -> u64 {
+        let groups = k.div_ceil(GROUP) as u64;
+        groups
+            * match format {
+                WeightFormat::F32 => 128,
+                WeightFormat::F16 => 64,
+                WeightFormat::Q8 => 32,
+                WeightFormat::Q4 => 16,
+            }
+    }
+
+    /// Bytes of a row's scales.
+    pub fn scale_bytes(format: WeightFormat, k: usize) -> u64 {
+        match format {
+            WeightFormat::F32 | WeightFormat::F16 => 0,
+            WeightFormat::Q8 | WeightFormat::Q4 => 2 * k.div_ceil(GROUP) as u64,
+        }
+    }
+
+    /// Outputs.
+    pub fn n(&self) -> usize {
+        self.n
+    }
+
+    /// Inputs, without the padding.
+    pub fn k(&self) -> usize {
+        self.k
+    }
+
+    /// Inputs with the padding: what a row of activations must be padded to.
+    pub fn k_padded(&self) -> usize {
+        self.k.next_multiple_of(GROUP)
+    }
+
+    pub fn format(&self) -> WeightFormat {
+        self.format
+    }
+
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// All of its buffers.
+    pub fn buffers(&self) -> Vec<Buffer> {
+        self.pieces.iter().chain(&self.scales).cloned().collect()
+    }
+
+    /// Where rows `first..first + rows` are to be written, as (buffer, byte offset, rows) for each piece they touch.
+    pub fn places(&self, first: usize, rows: usize) -> Vec<(&Buffer, u64, usize)> {
+        let row = Self::row_bytes(self.format, self.k);
+        let mut places = Vec::new();
+        let mut at = first;
+        while at < first + rows {
+            let (piece, inside) = (at / self.piece_rows, at % self.piece_rows);
+            let count = (first + rows - at).min(self.piece_rows - inside);
+            places.push((&self.pieces[piece], inside as u64 * row, count));
+            at += count;
+        }
+        places
+    }
+
+    /// The buffer of scales, `[n, k / 32]` f16.
+    pub fn scales(&self) -> Option<&Buffer> {
+        self.scales.as_ref()
+    }
+
+    /// The parts to bind in dispatches that have room for so many more storage buffers.
+    pub(crate) fn parts(&self, limits: &Limits, others: u32) -> Vec<Part<'_>> {
+        let room = limits.storage_buffers.saturating_sub(others + u32::from(self.scales.is_some()));
+        let together = if room >= 4 { 4 } else { 1 };
+        self.pieces
+            .chunks(together)
+            .enumerate()
+            .map(|(i, pieces)| {
+                let first_row = i * together * self.piece_rows;
+                Part { matrix: self, pieces, first_row, rows: (self.n - first_row).min(together * self.piece_rows) }
+            })
+            .collect()
+    }
+}
+
+impl Part<'_> {
+    /// The shader parts that read it.
+    pub(crate) fn sources(&self) -> [&'static str; 2] {
+        let pieces =
+            if self.pieces.len() == 1 { shader!("parts/pieces_1.wgsl") } else { shader!("parts/pieces_4.wgsl") };
+        let format = match self.matrix.format {
+            WeightFormat::F32 => shader!("parts/weight_f32.wgsl"),
+            WeightFormat::F16 => shader!("parts/weight_f16.wgsl"),
+            WeightFormat::Q8 => shader!("parts/weight_q8.wgsl"),
+            WeightFormat::Q4 => shader!("parts/weight_q4.wgsl"),
+        };
+        [pieces, format]
+    }
+
+    /// The constants they need.
+    pub(crate) fn constants(&self) -> Vec<(&'static str, f64)> {
+        if self.pieces.len() == 1 {
+            return Vec::new();
+        }
+        let word = match self.matrix.format {
+            WeightFormat::F32 | WeightFormat::F16 => 16,
+            WeightFormat::Q8 => 8,
+            WeightFormat::Q4 => 4,
+        };
+        let words = self.matrix.piece_rows as u64 * Matrix::row_bytes(self.matrix.format, self.matrix.k) / word;
+        vec![("PIECE_WORDS", words as f64)]
+    }
+
+    /// Its bindings. Fewer than four pieces are filled up with the last one, which is never read there.
+    pub(crate) fn bindings(&self) -> Vec<Binding> {
+        let read = |number, buffer: &Buffer| Binding { number, access: Access::Read, buffer: buffer.clone() };
+        let slots = if self.pieces.len() == 1 { 1 } else { 4 };
+        let mut all: Vec<Binding> = (0..slots)
+            .map(|i| read(10 + i as u32, &self.pieces[i.min(self.pieces.len() - 1)]))
+            .collect();
+        if let Some(scales) = &self.matrix.scales {
+            all.push(read(9, scales));
+        }
+        all
+    }
+}

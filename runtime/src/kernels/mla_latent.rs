@@ -1,0 +1,130 @@
+//! `mla_latent.wgsl`: appends a row's latent and roped k_pe to its slot's cache.
+
+use super::rmsnorm::Columns;
+use super::{STEP, Target, assert_words, bindings, dispatch, shader};
+use crate::gpu::{Buffer, Dispatch, Extent, Grid};
+
+const WG: u32 = 64;
+
+/// How cached latents are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheFormat {
+    F32,
+    F16,
+    /// int8 with an f16 scale for each 32 of the latent; the rope part in f16.
+    Q8,
+}
+
+impl CacheFormat {
+    /// The name used on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            CacheFormat::F32 => "f32",
+            CacheFormat::F16 => "f16",
+            CacheFormat::Q8 => "q8",
+        }
+    }
+}
+
+/// The numbers of a latent cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CacheShape {
+    pub format: CacheFormat,
+    /// kv_lora_rank.
+    pub latent: usize,
+    /// qk_rope_head_dim.
+    pub rope: usize,
+    /// Rows of a slot.
+    pub context: usize,
+}
+
+impl CacheShape {
+    pub fn latent_quads(&self) -> usize {
+        self.latent.div_ceil(4)
+    }
+
+    pub fn rope_quads(&self) -> usize {
+        self.rope.div_ceil(4)
+    }
+
+    /// Quads of a query or of an unpacked cached row.
+    pub fn row_quads(&self) -> usize {
+        self.latent_quads() + self.rope_quads()
+    }
+
+    /// u32 of a cached row.
+    pub fn row_words(&self) -> usize {
+        match self.format {
+            CacheFormat::F32 => 4 * self.row_quads(),
+            CacheFormat::F16 => 2 * self.row_quads(),
+            CacheFormat::Q8 => self.latent_quads() + self.latent_quads().div_ceil(16) + 2 * self.rope_quads(),
+        }
+    }
+
+    /// Bytes of a slot.
+    pub fn slot_bytes(&self) -> u64 {
+        4 * self.row_words() as u64 * self.context as u64
+    }
+
+    /// The shader part that reads a row.
+    pub(crate) fn source(&self) -> &'static str {
+        match self.format {
+            CacheFormat::F32 => shader!("parts/cache_f32.wgsl"),
+            CacheFormat::F16 => shader!("parts/cache_f16.wgsl"),
+            CacheFormat::Q8 => shader!("parts/cache_q8.wgsl"),
+        }
+    }
+
+    fn store_source(&self) -> &'static str {
+        match self.format {
+            CacheFormat::F32 => shader!("parts/cache_store_f32.wgsl"),
+            CacheFormat::F16 => shader!("parts/cache_store_f16.wgsl"),
+            CacheFormat::Q8 => shader!("parts/cache_store_q8.wgsl"),
+        }
+    }
+}
+
+/// `latents[slot, position] = [c | rope(k_pe)]`.
+#[derive(Debug)]
+pub struct MlaLatent<'a> {
+    pub step: &'a Buffer,
+    pub shape: CacheShape,
+    /// Rows that hold the latent.
+    pub c: Columns<'a>,
+    /// Rows that hold k_pe; another buffer than `c`'s only when the latent was normed.
+    pub k_pe: Columns<'a>,
+    /// See [`super::rope::turns`].
+    pub turns: &'a Buffer,
+    /// `[slots, context, row_words]`.
+    pub latents: &'a Buffer,
+}
+
+impl MlaLatent<'_> {
+    pub fn dispatch(&self, label: &str, target: Target) -> Dispatch {
+        let s = self.shape;
+        assert!(self.c.offset + s.latent <= self.c.stride, "{label}: the latent ends outside of its row");
+        assert!(self.k_pe.offset + s.rope <= self.k_pe.stride, "{label}: k_pe ends outside of its row");
+        assert_words(self.latents, (s.row_words() * s.context) as u64, "mla_latent.latents");
+        let params = [
+            s.latent as u32,
+            s.rope as u32,
+            s.latent_quads() as u32,
+            s.rope_quads() as u32,
+            self.c.stride as u32,
+            self.c.offset as u32,
+            self.k_pe.stride as u32,
+            self.k_pe.offset as u32,
+            s.row_words() as u32,
+            s.context as u32,
+        ];
+        dispatch(
+            label,
+            "mla_latent",
+            vec![shader!("mla_latent.wgsl"), shader!("parts/rope.wgsl"), s.store_source(), STEP],
+            target.constants(vec![("WG", f64::from(WG)), ("ROW_QUADS", s.row_quads() as f64)]),
+            &params,
+            bindings(self.step, &[self.c.buffer, self.k_pe.buffer, self.turns], &[self.latents]),
+            Grid::new(Extent::Fixed(1), Extent::Rows { per: 1 }),
+        )
+    }
+}

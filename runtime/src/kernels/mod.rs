@@ -1,0 +1,95 @@
+//! One file for each shader of `shaders/`, of the same name: a struct of named buffers and numbers that checks them and
+//! returns a [`Dispatch`]. Kernels know no configuration and no model; what varies between adapters ([`Target`]) and
+//! between weight formats ([`Matrix`]) is chosen here, as text parts joined to the kernel's file.
+
+pub mod embed;
+pub mod matmul;
+pub mod matrix;
+pub mod mla_attend;
+pub mod mla_combine;
+pub mod mla_latent;
+pub mod mla_query;
+pub mod rmsnorm;
+pub mod rope;
+pub mod ssm_conv;
+pub mod ssm_scan;
+
+pub use matrix::Matrix;
+
+use crate::gpu::{Access, Binding, Buffer, Dispatch, Grid, Kernel, Limits};
+
+/// The text of a file of `shaders/`.
+macro_rules! shader {
+    ($path:literal) => {
+        include_str!(concat!("../../../shaders/", $path))
+    };
+}
+pub(crate) use shader;
+
+/// What kernels are chosen for.
+#[derive(Debug, Clone, Copy)]
+pub struct Target {
+    /// Sums by subgroup operations instead of a tree in workgroup memory.
+    pub subgroups: bool,
+    /// One order of summation whatever the number of rows: no tiled products, no chunked scan, no split attention.
+    pub plain: bool,
+    /// Rows that a step may have.
+    pub max_rows: u32,
+    pub limits: Limits,
+}
+
+impl Target {
+    /// The part that sums over a workgroup's lanes.
+    pub(crate) fn lanes(self) -> &'static str {
+        if self.subgroups { shader!("parts/lanes_subgroup.wgsl") } else { shader!("parts/lanes_plain.wgsl") }
+    }
+
+    /// Folds `MAX_ROWS` into the constants of a kernel that reads the step.
+    pub(crate) fn constants(self, mut rest: Vec<(&'static str, f64)>) -> Vec<(&'static str, f64)> {
+        rest.push(("MAX_ROWS", f64::from(self.max_rows)));
+        rest
+    }
+}
+
+/// The part every kernel that reads the step is joined to.
+pub(crate) const STEP: &str = shader!("parts/step.wgsl");
+
+/// Buffer `0` and then inputs and outputs in their order, from binding 2 on.
+pub(crate) fn bindings(step: &Buffer, inputs: &[&Buffer], outputs: &[&Buffer]) -> Vec<Binding> {
+    let mut all = vec![Binding { number: 0, access: Access::Read, buffer: step.clone() }];
+    for buffer in inputs {
+        all.push(Binding { number: all.len() as u32 + 1, access: Access::Read, buffer: (*buffer).clone() });
+    }
+    for buffer in outputs {
+        all.push(Binding { number: all.len() as u32 + 1, access: Access::ReadWrite, buffer: (*buffer).clone() });
+    }
+    all
+}
+
+/// Puts a dispatch together. `params` are the words of the shader's `Params`, floats by their bits.
+pub(crate) fn dispatch(
+    label: &str,
+    name: &'static str,
+    sources: Vec<&'static str>,
+    constants: Vec<(&'static str, f64)>,
+    params: &[u32],
+    bindings: Vec<Binding>,
+    grid: Grid,
+) -> Dispatch {
+    Dispatch {
+        label: format!("{label}.{name}"),
+        kernel: Kernel { name, sources, constants },
+        params: bytemuck::cast_slice(params).to_vec(),
+        bindings,
+        grid,
+        forced_by_limits: false,
+    }
+}
+
+/// Checks that a buffer holds at least so many f32 or u32.
+///
+/// # Panics
+/// When it does not: a defect of the plan.
+pub(crate) fn assert_words(buffer: &Buffer, words: u64, what: &str) {
+    assert!(buffer.size() >= 4 * words, "{what}: {buffer:?} is smaller than {words} words");
+}

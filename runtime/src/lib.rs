@@ -2,5 +2,6 @@
 
 mod error;
 pub mod files;
+pub mod text;
 
 pub use error::{Error, Result};

@@ -50,19 +50,19 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) groups: 
     let item = wid.y * groups.x + wid.x;
     let rows = step[0][params.counter];
     let r0 = wid.z * ROWS;
-    var from: array<u32, 4>;
+    var start: array<u32, 4>;
     for (var j = 0u; j < 4u; j++) {
-        from[j] = output_row(item, j) * params.k_octs;
+        start[j] = output_row(item, j) * params.k_octs;
     }
     var sums: array<vec4<f32>, ROWS>;
     for (var i = 0u; i < ROWS; i++) {
         sums[i] = vec4<f32>(0.0);
     }
     for (var oct = lanes.index; oct < params.k_octs; oct += WG) {
-        let w0 = weight_oct(from[0] + oct);
-        let w1 = weight_oct(from[1] + oct);
-        let w2 = weight_oct(from[2] + oct);
-        let w3 = weight_oct(from[3] + oct);
+        let w0 = weight_oct(start[0] + oct);
+        let w1 = weight_oct(start[1] + oct);
+        let w2 = weight_oct(start[2] + oct);
+        let w3 = weight_oct(start[3] + oct);
         for (var i = 0u; i < ROWS; i++) {
             let at = min(r0 + i, rows - 1u) * params.x_stride + params.x_offset + 2u * oct;
             let a = x[at];

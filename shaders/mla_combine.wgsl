@@ -29,21 +29,21 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     let h = wid.x;
     let r = wid.z;
     let spans = row_at(r).position / params.span + 1u;
-    let from = (r * params.heads + h) * params.spans;
+    let start = (r * params.heads + h) * params.spans;
     var top = -1e30;
     for (var s = 0u; s < spans; s++) {
-        top = max(top, weights[from + s].x);
+        top = max(top, weights[start + s].x);
     }
     var total = 0.0;
     for (var s = 0u; s < spans; s++) {
-        let w = weights[from + s];
+        let w = weights[start + s];
         total += exp(w.x - top) * w.y;
     }
     for (var q = lid; q < LATENT_QUADS_PADDED; q += WG) {
         var sum = vec4<f32>(0.0);
         if (q < params.latent_quads) {
             for (var s = 0u; s < spans; s++) {
-                sum += exp(weights[from + s].x - top) * sums[(from + s) * params.latent_quads + q];
+                sum += exp(weights[start + s].x - top) * sums[(start + s) * params.latent_quads + q];
             }
         }
         latent[q] = sum / total;

@@ -28,11 +28,11 @@ var<workgroup> row_new: array<vec4<f32>, ROW_QUADS>; // latent quads, then rope 
 
 fn new_quad(q: u32) -> vec4<f32> { return row_new[q]; }
 
-fn roped(from: u32, i: u32, position: u32) -> f32 {
+fn roped(start: u32, i: u32, position: u32) -> f32 {
     if (i >= params.rope) {
         return 0.0;
     }
-    let even = from + (i & ~1u);
+    let even = start + (i & ~1u);
     return turned(vec2<f32>(k_pe[even], k_pe[even + 1u]), i, position);
 }
 

@@ -23,11 +23,11 @@ struct Params {
 @group(0) @binding(3) var<storage, read> turns: array<vec2<f32>>;        // see parts/rope.wgsl
 @group(0) @binding(4) var<storage, read_write> query: array<vec4<f32>>;  // [rows, heads, latent_quads + rope_quads]
 
-fn roped(from: u32, i: u32, position: u32) -> f32 {
+fn roped(start: u32, i: u32, position: u32) -> f32 {
     if (i >= params.rope) {
         return 0.0;
     }
-    let even = from + (i & ~1u);
+    let even = start + (i & ~1u);
     return turned(vec2<f32>(q[even], q[even + 1u]), i, position);
 }
 
@@ -35,13 +35,13 @@ fn roped(from: u32, i: u32, position: u32) -> f32 {
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
     let h = wid.x;
     let r = wid.z;
-    let from = r * params.q_stride + h * (params.nope + params.rope);
+    let start = r * params.q_stride + h * (params.nope + params.rope);
     let to = (r * params.heads + h) * (params.latent_quads + params.rope_quads);
     let wk = h / params.shared * params.head_rows * params.w_quads;
     for (var i = lid; i < params.latent_quads; i += WG) {
         var sum = vec4<f32>(0.0);
         for (var d = 0u; d < params.nope; d++) {
-            sum += q[from + d] * weight_quad(wk + d * params.w_quads + i);
+            sum += q[start + d] * weight_quad(wk + d * params.w_quads + i);
         }
         query[to + i] = sum * params.scale;
     }
@@ -49,7 +49,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     for (var i = lid; i < params.rope_quads; i += WG) {
         var v = vec4<f32>(0.0);
         for (var j = 0u; j < 4u; j++) {
-            v[j] = roped(from + params.nope, 4u * i + j, position);
+            v[j] = roped(start + params.nope, 4u * i + j, position);
         }
         query[to + params.latent_quads + i] = v * params.scale;
     }

@@ -26,15 +26,15 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, lanes: Lanes) {
     if (LOGIT_ROWS) {
         s = logit_row_at(r);
     }
-    let from = s * params.x_stride + params.x_offset;
+    let start = s * params.x_stride + params.x_offset;
     var squares = 0.0;
     for (var i = lanes.index; i < params.width; i += WG) {
-        let v = x[from + i];
+        let v = x[start + i];
         squares += v * v;
     }
     let scale = inverseSqrt(workgroup_sum(lanes, squares) / f32(params.width) + params.eps);
     let to = r * params.y_stride + params.y_offset;
     for (var i = lanes.index; i < params.width; i += WG) {
-        y[to + i] = x[from + i] * scale * weight[i];
+        y[to + i] = x[start + i] * scale * weight[i];
     }
 }

@@ -4,7 +4,7 @@
 
 struct Params {
     heads: u32,
-    shared: u32,         // query heads that share a kv head
+    share: u32,          // query heads that share a kv head
     nope: u32,
     v_dim: u32,          // v_head_dim
     latent_quads: u32,
@@ -49,7 +49,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         latent[q] = sum / total;
     }
     workgroupBarrier();
-    let wv = h / params.shared * (params.nope + params.v_dim) + params.nope;
+    let wv = h / params.share * (params.nope + params.v_dim) + params.nope;
     for (var d = lid; d < params.v_dim; d += WG) {
         var sum = 0.0;
         for (var i = 0u; i < params.w_octs; i++) {

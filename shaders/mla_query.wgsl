@@ -7,7 +7,7 @@ override WG: u32 = 64u;
 
 struct Params {
     heads: u32,
-    shared: u32,         // query heads that share a kv head
+    share: u32,          // query heads that share a kv head
     nope: u32,
     rope: u32,
     head_rows: u32,      // nope + v: rows of kv_b_proj for each kv head
@@ -37,7 +37,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     let r = wid.z;
     let start = r * params.q_stride + h * (params.nope + params.rope);
     let to = (r * params.heads + h) * (params.latent_quads + params.rope_quads);
-    let wk = h / params.shared * params.head_rows * params.w_quads;
+    let wk = h / params.share * params.head_rows * params.w_quads;
     for (var i = lid; i < params.latent_quads; i += WG) {
         var sum = vec4<f32>(0.0);
         for (var d = 0u; d < params.nope; d++) {

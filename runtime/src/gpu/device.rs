@@ -302,9 +302,32 @@ impl Gpu {
         self.map(&staging, index).await
     }
 
-    /// Copies `size` bytes between two different buffers, in order with everything submitted before.
-    pub fn copy(&self, encoder: &mut wgpu::CommandEncoder, from: (&Buffer, u64), to: (&Buffer, u64), size: u64) {
-        encoder.copy_buffer_to_buffer(from.0.raw(), from.1, to.0.raw(), to.1, size);
+    /// Copies between different buffers, each as (from, offset, to, offset, bytes), in order with all that was
+    /// submitted before.
+    pub fn copy(&self, copies: &[(&Buffer, u64, &Buffer, u64, u64)]) {
+        let mut encoder = self.encoder("copy");
+        for (from, from_offset, to, to_offset, size) in copies.iter().filter(|c| c.4 > 0) {
+            encoder.copy_buffer_to_buffer(from.raw(), *from_offset, to.raw(), *to_offset, *size);
+        }
+        self.submit(encoder);
+    }
+
+    /// Zeroes a part of a buffer, in order with all that was submitted before.
+    pub fn clear(&self, buffer: &Buffer, offset: u64, size: u64) {
+        let mut encoder = self.encoder("clear");
+        encoder.clear_buffer(buffer.raw(), offset, Some(size));
+        self.submit(encoder);
+    }
+
+    /// Encodes a copy of the first bytes of a buffer to one that can be mapped.
+    pub(crate) fn copy_to_staging(
+        &self,
+        encoder: &mut wgpu::CommandEncoder,
+        from: &Buffer,
+        to: &wgpu::Buffer,
+        size: u64,
+    ) {
+        encoder.copy_buffer_to_buffer(from.raw(), 0, to, 0, size);
     }
 
     /// A buffer that can be mapped for reading.

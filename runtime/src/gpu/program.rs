@@ -1,5 +1,7 @@
 //! A compiled list of dispatches: pipelines, bind groups and parameters made once; running it allocates nothing.
 
+use std::ops::Range;
+
 use super::{Access, Dispatch, Gpu, Grid, Kernel, StepShape};
 use crate::{Error, Result};
 
@@ -166,8 +168,13 @@ impl Program {
     }
 
     /// Encodes the dispatches in order into one compute pass.
-    pub fn encode(&self, pass: &mut wgpu::ComputePass<'_>, shape: StepShape) {
-        for item in &self.items {
+    pub(crate) fn encode(&self, pass: &mut wgpu::ComputePass<'_>, shape: StepShape) {
+        self.encode_range(pass, shape, 0..self.items.len());
+    }
+
+    /// Encodes some of the dispatches.
+    pub(crate) fn encode_range(&self, pass: &mut wgpu::ComputePass<'_>, shape: StepShape, range: Range<usize>) {
+        for item in &self.items[range] {
             item.encode(pass, shape, self.workgroup_limit);
         }
     }

@@ -1,0 +1,114 @@
+//! The Mamba2 mixer as MambaInLlama has it (Zebra-Llama paper, section 3; Mamba2: "Transformers are SSMs", section 7).
+
+use super::work::Work;
+use super::{Pass, Tensors};
+use crate::config::Mamba2Config;
+use crate::gpu::{Buffer, Dispatch};
+use crate::kernels::Matrix;
+use crate::kernels::matmul::{Epilogue, MatMul};
+use crate::kernels::ssm_conv::{SsmConv, SsmShape};
+use crate::kernels::ssm_scan::SsmScan;
+
+/// The numbers its kernels need.
+pub fn shape(config: &Mamba2Config) -> SsmShape {
+    SsmShape {
+        heads: config.heads,
+        head_dim: config.head_dim,
+        d_inner: config.d_inner,
+        d_xb: config.d_xb,
+        repeat_kv_before_conv: config.repeat_kv_before_conv,
+    }
+}
+
+/// Weights of one layer's mixer.
+#[derive(Debug)]
+pub struct Mamba2 {
+    shape: SsmShape,
+    eps: f32,
+    in_proj: Matrix,
+    conv_weight: Buffer,
+    conv_bias: Buffer,
+    /// (A_log, D, dt_bias, 0) of each head.
+    heads: Buffer,
+    norm: Buffer,
+    out_proj: Matrix,
+}
+
+impl Mamba2 {
+    /// `prefix` is `"model.layers.N.mamba."`.
+    pub fn new(config: &Mamba2Config, hidden: usize, prefix: &str, tensors: &mut Tensors) -> Self {
+        let s = shape(config);
+        let name = |tail: &str| format!("{prefix}{tail}");
+        let heads = [name("A_log"), name("D"), name("dt_bias")];
+        Self {
+            shape: s,
+            eps: config.norm_eps,
+            in_proj: tensors.matrix(&name("in_proj.weight"), s.in_proj(), hidden),
+            conv_weight: tensors.vector(&name("conv1d.weight"), &[s.channels(), 1, 4]),
+            conv_bias: tensors.vector(&name("conv1d.bias"), &[s.channels()]),
+            heads: tensors.vectors(&name("heads"), &heads.each_ref().map(String::as_str), &[s.heads], 4),
+            norm: tensors.vector(&name("norm.weight"), &[s.d_inner]),
+            out_proj: tensors.matrix(&name("out_proj.weight"), hidden, s.d_inner),
+        }
+    }
+
+    /// `x += out_proj(gated_norm(scan(conv(in_proj(n)))))`.
+    pub fn dispatches(&self, label: &str, work: &Work, state: &Buffer, pass: Pass) -> Vec<Dispatch> {
+        let s = self.shape;
+        let zxbcdt = work.wide.strided(s.in_proj());
+        let u = work.u.strided(s.channels());
+        let y = work.heads.strided(s.d_inner);
+        let mut all = MatMul {
+            step: &work.step,
+            x: work.n.all(),
+            weight: &self.in_proj,
+            y: zxbcdt,
+            epilogue: Epilogue::Store,
+            logit_rows: false,
+        }
+        .dispatches(&format!("{label}.in_proj"), pass.width, pass.target);
+        all.push(
+            SsmConv {
+                step: &work.step,
+                shape: s,
+                zxbcdt: zxbcdt.buffer,
+                in_stride: zxbcdt.stride,
+                weight: &self.conv_weight,
+                bias: &self.conv_bias,
+                state,
+                u: u.buffer,
+                u_stride: u.stride,
+            }
+            .dispatch(label, pass.target),
+        );
+        all.push(
+            SsmScan {
+                step: &work.step,
+                shape: s,
+                zxbcdt: zxbcdt.buffer,
+                in_stride: zxbcdt.stride,
+                u: u.buffer,
+                u_stride: u.stride,
+                heads: &self.heads,
+                weight: &self.norm,
+                state,
+                y: y.buffer,
+                y_stride: y.stride,
+                eps: self.eps,
+            }
+            .dispatch(label, pass.target),
+        );
+        all.extend(
+            MatMul {
+                step: &work.step,
+                x: y,
+                weight: &self.out_proj,
+                y: work.x.all(),
+                epilogue: Epilogue::Add,
+                logit_rows: false,
+            }
+            .dispatches(&format!("{label}.out_proj"), pass.width, pass.target),
+        );
+        all
+    }
+}

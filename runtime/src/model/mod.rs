@@ -1,0 +1,34 @@
+//! The model as flat lists of dispatches. `mla`, `mamba2` and `mlp` read like the papers: one line a dispatch, with the
+//! checkpoint's names; [`Plan`] puts the layers together, [`Model`] loads the weights and runs steps. Nothing here names
+//! the GPU API; buffers are described first, so that a plan can be counted and sized without any weight loaded.
+
+mod mamba2;
+mod mla;
+mod mlp;
+mod plan;
+mod runner;
+mod state;
+mod tensors;
+mod work;
+
+pub use plan::{DispatchCount, Mark, Plan, PlanOptions};
+pub use runner::{Model, Row, Step, Taps, Ticket, Token};
+pub use state::{Carried, State};
+pub use tensors::{Load, Tensors};
+pub use work::{Rows, Work};
+
+use crate::kernels::Target;
+use crate::kernels::matmul::Width;
+
+/// Which of a plan's lists is being made, and for what.
+#[derive(Debug, Clone, Copy)]
+pub struct Pass {
+    pub width: Width,
+    pub target: Target,
+}
+
+impl Pass {
+    fn is_wide(self) -> bool {
+        self.width == Width::Wide
+    }
+}

@@ -1,0 +1,393 @@
+//! A planned model made real: weights loaded, programs compiled, steps submitted and their results read back.
+
+use std::collections::VecDeque;
+
+use futures_util::FutureExt;
+use futures_util::future::LocalBoxFuture;
+
+use super::plan::{Lists, Mark, Plan};
+use super::state::Carried;
+use super::tensors::Load;
+use super::work::Rows;
+use crate::gpu::{Buffer, DispatchTime, Gpu, Program, StepShape};
+use crate::kernels::Matrix;
+use crate::kernels::embed::FROM_SLOT;
+use crate::kernels::sample::{SampleSettings, Sampled, SLOT_BIAS, SLOT_HISTORY, SLOT_STOPS};
+use crate::weights::{Checkpoint, MatrixChunk, MatrixSink};
+use crate::{Error, Result};
+
+/// Uploads that may be queued before the GPU is waited for: staging memory is host memory.
+const MOST_QUEUED: u64 = 16 << 20;
+
+/// The token of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Token {
+    Id(u32),
+    /// The one the sampler left in the slot, at the position it left there.
+    FromSlot,
+}
+
+/// One row of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Row {
+    pub slot: u32,
+    pub token: Token,
+    /// Absolute position; for [`Token::FromSlot`] the largest it can be.
+    pub position: u32,
+    /// Its logits are wanted.
+    pub logits: bool,
+    /// The slot's next token is drawn from them.
+    pub sample: bool,
+}
+
+/// What one step runs. Rows of one slot stand together, in the order of their positions.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Step {
+    pub rows: Vec<Row>,
+}
+
+/// A submitted step whose sampled tokens come back.
+#[must_use]
+#[derive(Debug)]
+pub struct Ticket {
+    staging: wgpu::Buffer,
+    index: wgpu::SubmissionIndex,
+    count: usize,
+}
+
+/// What [`Model::taps`] saw.
+#[derive(Debug)]
+pub struct Taps {
+    /// The residual stream `[rows][hidden]` by the name of its mark.
+    pub residuals: Vec<(String, Vec<Vec<f32>>)>,
+    /// `[logit rows][vocab]`.
+    pub logits: Vec<Vec<f32>>,
+}
+
+/// A model on the GPU.
+pub struct Model {
+    gpu: Gpu,
+    plan: Plan,
+    narrow: Programs,
+    wide: Programs,
+    sampling: Program,
+    /// The request as the GPU has it, so that a step equal to the last is not written again.
+    last_request: Vec<[u32; 4]>,
+    /// Readback buffers that are free.
+    ring: VecDeque<wgpu::Buffer>,
+}
+
+struct Programs {
+    body: Program,
+    head: Program,
+    marks: Vec<Mark>,
+}
+
+impl Programs {
+    async fn new(gpu: &Gpu, lists: &Lists) -> Result<Self> {
+        Ok(Self {
+            body: gpu.compile(&lists.body).await?,
+            head: gpu.compile(&lists.head).await?,
+            marks: lists.marks.clone(),
+        })
+    }
+}
+
+impl Model {
+    /// Allocates a plan's buffers, loads the checkpoint's weights into them and compiles its programs. `progress` hears
+    /// (bytes done, bytes in all) of weights.
+    pub async fn load(
+        gpu: Gpu,
+        checkpoint: &Checkpoint<'_>,
+        plan: Plan,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Self> {
+        gpu.allocate(&plan.buffers()).await?;
+        for (buffer, table) in &plan.turns {
+            gpu.write(buffer, 0, bytemuck::cast_slice(table));
+        }
+        let total = plan.tensors.buffers().iter().map(Buffer::size).sum();
+        let mut upload = Upload { gpu: &gpu, queued: 0, done: 0, total, progress };
+        for load in &plan.tensors.loads {
+            match load {
+                Load::Matrix { matrix, parts } => {
+                    for (name, rows, first) in parts {
+                        let mut sink = Into { upload: &mut upload, matrix, first: *first };
+                        checkpoint.matrix(name, *rows, matrix.k(), matrix.format(), &mut sink).await?;
+                    }
+                }
+                Load::Vectors { buffer, names, shape, stride } => {
+                    let count: usize = shape.iter().product();
+                    let mut values = vec![0f32; count * stride];
+                    for (j, name) in names.iter().enumerate() {
+                        for (i, v) in checkpoint.vector(name, shape).await?.into_iter().enumerate() {
+                            values[i * stride + j] = v;
+                        }
+                    }
+                    upload.write(buffer, 0, bytemuck::cast_slice(&values)).await?;
+                }
+            }
+        }
+        gpu.flush().await?;
+        let narrow = Programs::new(&gpu, &plan.narrow).await?;
+        let wide = Programs::new(&gpu, &plan.wide).await?;
+        let sampling = gpu.compile(&plan.sampling).await?;
+        Ok(Self { gpu, plan, narrow, wide, sampling, last_request: Vec::new(), ring: VecDeque::new() })
+    }
+
+    pub fn gpu(&self) -> &Gpu {
+        &self.gpu
+    }
+
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Sets how a slot samples, and that its next answer begins at `answer_index`. `history` are the tokens of its
+    /// context so far.
+    pub fn set_sampling(&mut self, slot: u32, settings: &SampleSettings, history: &[u32], answer_index: u32) {
+        let buffers = &self.plan.sample;
+        let at = u64::from(slot);
+        let write = |buffer: &Buffer, size: u64, bytes: &[u8]| self.gpu.write(buffer, at * size, bytes);
+        write(&buffers.slots, 16, bytemuck::cast_slice(&[0, history.len() as u32, 1, answer_index]));
+        write(&buffers.settings, settings.slot.len() as u64 * 4, bytemuck::cast_slice(&settings.slot));
+        write(&buffers.bias, SLOT_BIAS as u64 * 8, bytemuck::cast_slice(&settings.bias));
+        write(&buffers.stops, SLOT_STOPS as u64 * 4, bytemuck::cast_slice(&settings.stops));
+        let mut ring = vec![0u32; SLOT_HISTORY];
+        for (position, token) in history.iter().enumerate().skip(history.len().saturating_sub(SLOT_HISTORY)) {
+            ring[position % SLOT_HISTORY] = *token;
+        }
+        write(&buffers.history, SLOT_HISTORY as u64 * 4, bytemuck::cast_slice(&ring));
+    }
+
+    /// Submits a step and returns at once.
+    ///
+    /// # Panics
+    /// When a row is outside of the plan (slot, position, token, number of rows): the engine checks before.
+    pub fn submit(&mut self, step: &Step) -> Result<Ticket> {
+        let shape = self.request(step);
+        let sampled = step.rows.iter().any(|r| r.sample);
+        let staging = self.staging()?;
+        let mut encoder = self.gpu.encoder("step");
+        {
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+            let programs = self.programs(shape);
+            programs.body.encode(&mut pass, shape);
+            self.head(shape).encode(&mut pass, shape);
+            if sampled {
+                self.sampling.encode(&mut pass, shape);
+            }
+        }
+        let count = shape.logit_rows as usize;
+        let size = (count * size_of::<Sampled>()) as u64;
+        if size > 0 {
+            self.gpu.copy_to_staging(&mut encoder, &self.plan.sample.sampled, &staging, size);
+        }
+        let index = self.gpu.submit(encoder);
+        Ok(Ticket { staging, index, count })
+    }
+
+    /// What a step's logit rows sampled, in their order.
+    pub async fn wait(&mut self, ticket: Ticket) -> Result<Vec<Sampled>> {
+        let bytes = self.gpu.map(&ticket.staging, ticket.index).await?;
+        self.ring.push_back(ticket.staging);
+        Ok(bytemuck::pod_collect_to_vec(&bytes[..ticket.count * size_of::<Sampled>()]))
+    }
+
+    /// Runs a step and returns the logits of the rows that asked, `[logit rows][vocab]`.
+    pub async fn logits(&mut self, step: &Step, vocab: usize) -> Result<Vec<Vec<f32>>> {
+        let ticket = self.submit(step)?;
+        let count = ticket.count;
+        self.wait(ticket).await?;
+        self.read_rows(&self.plan.work.logits, count, vocab).await
+    }
+
+    /// As [`Model::logits`], and the residual stream `[rows][hidden]` after the embedding and at each mark.
+    pub async fn taps(&mut self, step: &Step, hidden: usize, vocab: usize) -> Result<Taps> {
+        let shape = self.request(step);
+        let mut marks = vec![Mark { at: self.embed_dispatches(), name: "embed".into() }];
+        marks.extend(self.programs(shape).marks.iter().cloned());
+        let mut residuals = Vec::new();
+        let mut from = 0;
+        for mark in marks {
+            let mut encoder = self.gpu.encoder("taps");
+            {
+                let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+                self.programs(shape).body.encode_range(&mut pass, shape, from..mark.at);
+            }
+            self.gpu.submit(encoder);
+            from = mark.at;
+            residuals.push((mark.name, self.read_rows(&self.plan.work.x, step.rows.len(), hidden).await?));
+        }
+        self.head(shape).run(&self.gpu, shape).await?;
+        let logits = self.read_rows(&self.plan.work.logits, shape.logit_rows as usize, vocab).await?;
+        Ok(Taps { residuals, logits })
+    }
+
+    async fn read_rows(&self, rows: &Rows, count: usize, width: usize) -> Result<Vec<Vec<f32>>> {
+        let bytes = self.gpu.read(&rows.buffer, 0..(4 * count * rows.stride) as u64).await?;
+        let values: Vec<f32> = bytemuck::pod_collect_to_vec(&bytes);
+        Ok(values.chunks_exact(rows.stride).map(|row| row[..width].to_vec()).collect())
+    }
+
+    /// GPU time of each dispatch of a step.
+    pub async fn profile(&mut self, step: &Step) -> Result<Vec<DispatchTime>> {
+        let shape = self.request(step);
+        let mut times = self.programs(shape).body.profile(&self.gpu, shape).await?;
+        if shape.logit_rows > 0 {
+            times.extend(self.head(shape).profile(&self.gpu, shape).await?);
+        }
+        if step.rows.iter().any(|r| r.sample) {
+            times.extend(self.sampling.profile(&self.gpu, shape).await?);
+        }
+        Ok(times)
+    }
+
+    /// Zeroes the recurrent state of a slot. Its latents need nothing: they are kept by length.
+    pub fn clear(&mut self, slot: u32) {
+        for carried in &self.plan.state.layers {
+            if let Carried::Ssm { buffer, shape } = carried {
+                let bytes = 4 * shape.state() as u64;
+                self.gpu.clear(buffer, u64::from(slot) * bytes, bytes);
+            }
+        }
+    }
+
+    /// Dispatches before the first layer.
+    fn embed_dispatches(&self) -> usize {
+        self.plan.narrow.body.iter().take_while(|d| d.kernel.name == "embed").count()
+    }
+
+    fn is_narrow(&self, rows: u32) -> bool {
+        rows <= self.plan.options.narrow_rows
+    }
+
+    fn head(&self, shape: StepShape) -> &Program {
+        if self.is_narrow(shape.logit_rows) { &self.narrow.head } else { &self.wide.head }
+    }
+
+    fn programs(&self, shape: StepShape) -> &Programs {
+        if self.is_narrow(shape.rows) { &self.narrow } else { &self.wide }
+    }
+
+    fn staging(&mut self) -> Result<wgpu::Buffer> {
+        match self.ring.pop_front() {
+            Some(free) => Ok(free),
+            None => self.gpu.staging(self.plan.sample.sampled.size()),
+        }
+    }
+
+    /// Writes the step's tables for the GPU, unless it has them, and tells the step's shape.
+    fn request(&mut self, step: &Step) -> StepShape {
+        let options = &self.plan.options;
+        let max = options.max_rows as usize;
+        assert!(!step.rows.is_empty() && step.rows.len() <= max, "a step of {} rows, {max} fit", step.rows.len());
+        let mut rows: Vec<[u32; 4]> = Vec::with_capacity(step.rows.len());
+        let mut segments: Vec<[u32; 4]> = Vec::new();
+        let mut logit_rows: Vec<[u32; 4]> = Vec::new();
+        let mut longest = 0;
+        for (r, row) in step.rows.iter().enumerate() {
+            assert!(row.slot < options.slots && row.position < options.context, "row {r} is outside of the plan");
+            let offset = match segments.last_mut() {
+                Some(last) if last[2] == row.slot => {
+                    last[1] += 1;
+                    last[1] - 1
+                }
+                _ => {
+                    segments.push([r as u32, 1, row.slot, 0]);
+                    0
+                }
+            };
+            let token = match row.token {
+                Token::Id(id) => id,
+                Token::FromSlot => FROM_SLOT,
+            };
+            rows.push([token, row.slot, row.position, 1 | offset << 1]);
+            if row.logits {
+                logit_rows.push([r as u32, u32::from(row.sample), 0, 0]);
+            }
+            longest = longest.max(row.position + 1);
+        }
+        assert!(logit_rows.len() <= options.logit_rows as usize, "{} rows ask for logits", logit_rows.len());
+        let shape = StepShape {
+            rows: rows.len() as u32,
+            segments: segments.len() as u32,
+            logit_rows: logit_rows.len() as u32,
+            longest,
+        };
+        // Rows that come from their slots do not name their position, so that decoding goes on without a write.
+        let mut table = vec![[shape.rows, shape.segments, shape.logit_rows, 0]];
+        table.extend(rows.iter().map(|r| if r[0] == FROM_SLOT { [r[0], r[1], 0, r[3]] } else { *r }));
+        table.extend(segments.iter().chain(&logit_rows));
+        if table != self.last_request {
+            let at = |row: usize| 16 * row as u64;
+            let write = |first: usize, part: &[[u32; 4]]| {
+                if !part.is_empty() {
+                    self.gpu.write(&self.plan.request, at(first), bytemuck::cast_slice(part));
+                }
+            };
+            write(0, &table[..1 + rows.len()]);
+            write(1 + max, &segments);
+            write(1 + 2 * max, &logit_rows);
+            self.last_request = table;
+        }
+        shape
+    }
+}
+
+/// Writes to the GPU and keeps the queue short.
+struct Upload<'a> {
+    gpu: &'a Gpu,
+    queued: u64,
+    done: u64,
+    total: u64,
+    progress: &'a mut dyn FnMut(u64, u64),
+}
+
+impl Upload<'_> {
+    async fn write(&mut self, buffer: &Buffer, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.gpu.write(buffer, offset, bytes);
+        self.queued += bytes.len() as u64;
+        self.done += bytes.len() as u64;
+        if self.queued >= MOST_QUEUED {
+            self.gpu.flush().await?;
+            self.queued = 0;
+            (self.progress)(self.done.min(self.total), self.total);
+        }
+        Ok(())
+    }
+}
+
+/// Where a tensor's rows go in a matrix.
+struct Into<'a, 'b> {
+    upload: &'a mut Upload<'b>,
+    matrix: &'a Matrix,
+    first: usize,
+}
+
+impl MatrixSink for Into<'_, '_> {
+    fn write<'a>(&'a mut self, chunk: MatrixChunk<'a>) -> LocalBoxFuture<'a, Result<()>> {
+        async move {
+            let row = Matrix::row_bytes(self.matrix.format(), self.matrix.k()) as usize;
+            let first = self.first + chunk.first_row;
+            let mut from = 0;
+            for (buffer, offset, rows) in self.matrix.places(first, chunk.rows) {
+                self.upload.write(buffer, offset, &chunk.words[from * row..(from + rows) * row]).await?;
+                from += rows;
+            }
+            if let Some(scales) = self.matrix.scales() {
+                let row = Matrix::scale_bytes(self.matrix.format(), self.matrix.k());
+                let offset = first as u64 * row;
+                if offset % 4 != 0 || chunk.scales.len() % 4 != 0 {
+                    return Err(Error::Gpu {
+                        what: self.matrix.label().into(),
+                        reason: format!("scales at byte {offset} are not in whole words"),
+                    });
+                }
+                self.upload.write(scales, offset, chunk.scales).await?;
+            }
+            Ok(())
+        }
+        .boxed_local()
+    }
+}

@@ -1,0 +1,169 @@
+//! The buffers that rows pass through on their way to logits. One set serves every layer and both widths of a step.
+
+use super::PlanOptions;
+use crate::config::{Layer, ModelConfig};
+use crate::gpu::{Buffer, Purpose};
+use crate::kernels::mla_attend::MlaAttend;
+use crate::kernels::mla_latent::CacheShape;
+use crate::kernels::rmsnorm::Columns;
+
+/// Activations of a step: row-major f32, row strides padded to 32.
+#[derive(Debug, Clone)]
+pub struct Work {
+    /// The final tables of the step, see `parts/step.wgsl`.
+    pub step: Buffer,
+    /// The residual stream.
+    pub x: Rows,
+    /// Its norm, the input of a mixer or an MLP.
+    pub n: Rows,
+    /// in_proj's [z | x | B | C | dt], or MLA's [q_a | latent | k_pe].
+    pub wide: Rows,
+    /// Convolved [x | B | C].
+    pub u: Rows,
+    /// Output of the heads, before out_proj.
+    pub heads: Rows,
+    /// silu(gate) * up.
+    pub act: Rows,
+    /// MLA queries, and the normed q_a where a checkpoint has lora norms.
+    pub q: Rows,
+    pub q_a: Rows,
+    /// Normed latents where a checkpoint has lora norms.
+    pub latent: Rows,
+    /// Absorbed queries, and the attention's parts.
+    pub query: Buffer,
+    pub sums: Buffer,
+    pub weights: Buffer,
+    /// Normed rows that ask for logits, and the logits.
+    pub last: Rows,
+    pub logits: Rows,
+}
+
+/// A row-major buffer and its row stride in f32.
+#[derive(Debug, Clone)]
+pub struct Rows {
+    pub buffer: Buffer,
+    pub stride: usize,
+}
+
+impl Rows {
+    fn new(label: &str, rows: usize, width: usize) -> Self {
+        let stride = width.next_multiple_of(32);
+        Self { buffer: Buffer::new(label, 4 * (rows * stride) as u64, Purpose::Activations), stride }
+    }
+
+    /// Whole rows.
+    pub fn all(&self) -> Columns<'_> {
+        Columns::rows(&self.buffer, self.stride)
+    }
+
+    /// The same bytes as rows of another width, for a buffer that layers of several widths share.
+    pub fn strided(&self, width: usize) -> Columns<'_> {
+        let stride = width.next_multiple_of(32);
+        assert!(stride <= self.stride, "{:?} has rows of {}, {stride} are needed", self.buffer, self.stride);
+        Columns::rows(&self.buffer, stride)
+    }
+
+    fn buffers(&self) -> Buffer {
+        self.buffer.clone()
+    }
+}
+
+impl Work {
+    pub fn new(config: &ModelConfig, options: &PlanOptions) -> Self {
+        let rows = options.max_rows as usize;
+        let mut most = Most::default();
+        for layer in &config.layers {
+            most.take(layer, options);
+        }
+        let make = |label: &str, width: usize| Rows::new(label, rows, width);
+        let f32s = |label: &str, count: usize| Buffer::new(label, 4 * count as u64, Purpose::Activations);
+        let logit_rows = options.logit_rows as usize;
+        Self {
+            step: Buffer::new("step", 16 * (1 + 3 * rows as u64), Purpose::Control),
+            x: make("x", config.hidden_size),
+            n: make("n", config.hidden_size),
+            wide: make("wide", most.wide),
+            u: make("u", most.u),
+            heads: make("heads", most.heads),
+            act: make("act", config.intermediate_size),
+            q: make("q", most.q),
+            q_a: make("q_a", most.q_a),
+            latent: make("latent", most.latent),
+            query: f32s("query", rows * most.query),
+            sums: f32s("sums", most.sums),
+            weights: f32s("weights", most.weights),
+            last: Rows::new("last", logit_rows, config.hidden_size),
+            logits: Rows::new("logits", logit_rows, config.vocab_size),
+        }
+    }
+
+    pub fn buffers(&self) -> Vec<Buffer> {
+        let rows = [
+            &self.x, &self.n, &self.wide, &self.u, &self.heads, &self.act, &self.q, &self.q_a, &self.latent, &self.last,
+            &self.logits,
+        ];
+        let mut all: Vec<Buffer> = rows.iter().map(|r| r.buffers()).collect();
+        all.extend([self.step.clone(), self.query.clone(), self.sums.clone(), self.weights.clone()]);
+        all
+    }
+}
+
+/// The widest of each over the layers.
+#[derive(Default)]
+struct Most {
+    wide: usize,
+    u: usize,
+    heads: usize,
+    q: usize,
+    q_a: usize,
+    latent: usize,
+    query: usize,
+    sums: usize,
+    weights: usize,
+}
+
+impl Most {
+    fn take(&mut self, layer: &Layer, options: &PlanOptions) {
+        let up = |most: &mut usize, v: usize| *most = (*most).max(v);
+        match layer {
+            Layer::Mamba2(m) => {
+                let shape = super::mamba2::shape(m);
+                up(&mut self.wide, shape.in_proj());
+                up(&mut self.u, shape.channels());
+                up(&mut self.heads, shape.d_inner);
+            }
+            Layer::Mla(m) => {
+                let cache = super::mla::cache_shape(m, options);
+                let q_a = m.q_lora_rank.unwrap_or(0);
+                up(&mut self.wide, q_a.next_multiple_of(32) + m.kv_lora_rank + m.qk_rope_head_dim);
+                up(&mut self.heads, m.heads * m.v_head_dim);
+                up(&mut self.q, m.heads * (m.qk_nope_head_dim + m.qk_rope_head_dim));
+                up(&mut self.q_a, if m.lora_layer_norm { q_a } else { 0 });
+                up(&mut self.latent, if m.lora_layer_norm { m.kv_lora_rank } else { 0 });
+                up(&mut self.query, 4 * m.heads * cache.row_quads());
+                for (rows, span) in options.spans(&cache) {
+                    let parts = rows * m.heads * MlaAttend::spans(cache, span);
+                    up(&mut self.sums, 4 * parts * cache.latent_quads());
+                    up(&mut self.weights, 2 * parts);
+                }
+            }
+        }
+    }
+}
+
+/// Positions of a context that a workgroup of a narrow step's attention owns.
+const SPAN: usize = 128;
+
+impl PlanOptions {
+    /// The span of positions of one attention workgroup: a share of the context in a narrow step, so that one row fills
+    /// the GPU; the whole context in a wide one, whose rows do, and in the plain plan, whose sums have one order.
+    pub(super) fn span(&self, cache: &CacheShape, wide: bool) -> usize {
+        if wide || self.plain { cache.context.next_multiple_of(128) } else { SPAN }
+    }
+
+    /// (rows, span) of both widths.
+    fn spans(&self, cache: &CacheShape) -> [(usize, usize); 2] {
+        let narrow = self.narrow_rows.min(self.max_rows) as usize;
+        [(narrow, self.span(cache, false)), (self.max_rows as usize, self.span(cache, true))]
+    }
+}

@@ -6,19 +6,19 @@ use crate::text::Tokenizer;
 /// An incremental detokenizer. Text is held back while it ends inside a character: byte-level tokens may hold a part of
 /// one only.
 #[derive(Debug, Clone)]
-pub struct TextStream<'a> {
-    tokenizer: &'a Tokenizer,
+pub struct TextStream {
+    tokenizer: Tokenizer,
     /// The ids whose text is not final (`shown..`), after some whose text was given out (`..shown`): decoders may treat
     /// the first token of a text differently, so new ids are never decoded without the ones before.
     window: Vec<u32>,
     shown: usize,
 }
 
-impl<'a> TextStream<'a> {
+impl TextStream {
     /// A stream at the start of a text.
-    pub fn new(tokenizer: &'a Tokenizer) -> Self {
+    pub fn new(tokenizer: &Tokenizer) -> Self {
         Self {
-            tokenizer,
+            tokenizer: tokenizer.clone(),
             window: Vec::new(),
             shown: 0,
         }

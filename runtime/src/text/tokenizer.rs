@@ -1,15 +1,17 @@
 //! The checkpoint's own `tokenizer.json`, run by the `tokenizers` crate.
 
+use std::rc::Rc;
+
 use crate::files::{Files, read_whole};
 use crate::text::{TextStream, path};
 use crate::{Error, Result};
 
 const FILE: &str = "tokenizer.json";
 
-/// Text to token ids and back.
+/// Text to token ids and back. Clones share the vocabulary.
 #[derive(Debug, Clone)]
 pub struct Tokenizer {
-    inner: tokenizers::Tokenizer,
+    inner: Rc<tokenizers::Tokenizer>,
 }
 
 impl Tokenizer {
@@ -22,7 +24,7 @@ impl Tokenizer {
         let mut inner = tokenizers::Tokenizer::from_bytes(&bytes).map_err(|e| fail(e.to_string()))?;
         inner.with_truncation(None).map_err(|e| fail(e.to_string()))?;
         inner.with_padding(None);
-        Ok(Self { inner })
+        Ok(Self { inner: Rc::new(inner) })
     }
 
     /// The ids of `text`. `add_special_tokens` adds what the tokenizer puts around a text (the begin token); a rendered
@@ -43,7 +45,7 @@ impl Tokenizer {
     }
 
     /// Decodes ids that come one by one.
-    pub fn stream(&self) -> TextStream<'_> {
+    pub fn stream(&self) -> TextStream {
         TextStream::new(self)
     }
 

@@ -1,0 +1,328 @@
+//! One answer: the prompt is read in chunks, then steps run ahead of the CPU, each taking its token from where the last
+//! one's sampler left it.
+
+use std::collections::VecDeque;
+
+use super::snapshot::History;
+use super::{Engine, SamplingOptions};
+use crate::kernels::sample::Sampled;
+use crate::model::{Row, Step, Ticket, Token};
+use crate::text::{StopMatcher, TextStream};
+use crate::{Error, Result};
+
+/// Steps submitted before the first of their results is waited for. Three hide a browser's 2 ms between two looks at
+/// unfinished work; more only delay a stop.
+const IN_FLIGHT: usize = 4;
+
+/// How to answer.
+#[derive(Debug, Clone, Default)]
+pub struct GenerateOptions {
+    pub sampling: SamplingOptions,
+    /// Tokens to generate at most; what the context leaves when not given.
+    pub max_tokens: Option<usize>,
+    /// Texts that end the answer; they are not part of it.
+    pub stop: Vec<String>,
+    /// The checkpoint's end tokens do not end the answer.
+    pub ignore_eos: bool,
+}
+
+/// Why an answer ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FinishReason {
+    /// An end token or a stop text.
+    Stop,
+    /// `max_tokens` or the context.
+    Length,
+    /// [`Generation::stop`].
+    Aborted,
+}
+
+impl FinishReason {
+    /// As OpenAI's API names it, and `abort`.
+    pub fn name(self) -> &'static str {
+        match self {
+            FinishReason::Stop => "stop",
+            FinishReason::Length => "length",
+            FinishReason::Aborted => "abort",
+        }
+    }
+}
+
+/// One generated token.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Piece {
+    pub id: u32,
+    /// The text it completes: empty inside a character, for an end token, or while a stop text may be beginning.
+    pub text: String,
+    /// Log probability of the token, before temperature and truncation.
+    pub logprob: f32,
+    /// The likeliest tokens with theirs, when asked for.
+    pub top: Vec<(u32, f32)>,
+}
+
+/// A finished answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Finished {
+    /// Generated ids, an end token included.
+    pub ids: Vec<u32>,
+    pub text: String,
+    pub finish_reason: FinishReason,
+    pub prompt_tokens: usize,
+    /// Prompt tokens that were not read again.
+    pub cached_tokens: usize,
+}
+
+impl Finished {
+    /// The ids of the text: without the end token.
+    pub fn content_ids(&self, stop_ids: &[u32]) -> Vec<u32> {
+        let mut ids = self.ids.clone();
+        if ids.last().is_some_and(|id| stop_ids.contains(id)) {
+            ids.pop();
+        }
+        ids
+    }
+}
+
+/// An answer under way. Dropped before [`Generation::finish`] it leaves its slot to be read again from a snapshot.
+pub struct Generation<'a> {
+    engine: &'a mut Engine,
+    slot: usize,
+    tickets: VecDeque<Ticket>,
+    /// Decode steps that may still be submitted.
+    ahead: usize,
+    position: u32,
+    /// Everything sampled, shown or not.
+    sampled: Vec<u32>,
+    shown: usize,
+    text: String,
+    stream: TextStream,
+    stops: StopMatcher,
+    top: usize,
+    reason: Option<FinishReason>,
+    prompt_tokens: usize,
+    cached_tokens: usize,
+    first_index: u32,
+    /// Told by [`Generation::finish`]; otherwise dropping marks the slot lost.
+    settled: bool,
+}
+
+impl Engine {
+    /// Reads a prompt into a slot, from the longest beginning of it that the slot or a snapshot holds, and starts the
+    /// answer.
+    ///
+    /// # Errors
+    /// [`Error::Prompt`] when it is empty or holds an id outside of the vocabulary, [`Error::Context`] when it leaves no
+    /// room for an answer, [`Error::Option`] for sampling values out of range.
+    pub async fn generate(&mut self, slot: usize, prompt: &[u32], options: &GenerateOptions) -> Result<Generation<'_>> {
+        self.check(prompt, options)?;
+        let last = prompt.len() - 1;
+        let cached = self.rewind(slot, prompt)?;
+        self.slots[slot].lost = true;
+        let chunk = self.model.plan().options.max_rows as usize;
+        let mut waiting: Option<Ticket> = None;
+        for (i, part) in prompt[cached..last].chunks(chunk).enumerate() {
+            let first = cached + i * chunk;
+            let rows = part.iter().enumerate().map(|(j, &id)| row(slot, Token::Id(id), first + j, false)).collect();
+            // One chunk runs while the next is prepared; more would only delay a stop.
+            if let Some(ticket) = waiting.replace(self.model.submit(&Step { rows })?) {
+                self.model.wait(ticket).await?;
+            }
+        }
+        if let Some(ticket) = waiting {
+            self.model.wait(ticket).await?;
+        }
+        self.slots[slot].history =
+            History { tokens: prompt[..last].to_vec(), pending: Some(prompt[last]), answer_index: 0 };
+        self.slots[slot].lost = false;
+        if cached < last {
+            self.keep(slot).await?;
+        }
+        self.answer(slot, prompt.len(), cached, options).await
+    }
+
+    /// Goes on with an answer that [`FinishReason::Length`] ended, or that a restored snapshot holds.
+    pub async fn resume(&mut self, slot: usize, options: &GenerateOptions) -> Result<Generation<'_>> {
+        let history = &self.slots[slot].history;
+        let Some(pending) = history.pending.filter(|_| !self.slots[slot].lost) else {
+            return Err(Error::Prompt(format!("slot {slot} has no answer to go on with")));
+        };
+        let prompt = [&history.tokens[..], &[pending]].concat();
+        self.check(&prompt, options)?;
+        self.answer(slot, prompt.len(), prompt.len() - 1, options).await
+    }
+
+    fn check(&self, prompt: &[u32], options: &GenerateOptions) -> Result<()> {
+        options.sampling.validate(self.config.vocab_size)?;
+        if prompt.is_empty() {
+            return Err(Error::Prompt("it is empty".into()));
+        }
+        if let Some(id) = prompt.iter().find(|&&id| id as usize >= self.config.vocab_size) {
+            return Err(Error::Prompt(format!("id {id}: the vocabulary ends at {}", self.config.vocab_size)));
+        }
+        let have = self.context();
+        if prompt.len() > have {
+            let most = self.config.max_position_embeddings;
+            let advice = if most > have {
+                format!("--context can be as large as {most}")
+            } else {
+                "shorten the prompt".into()
+            };
+            return Err(Error::Context { need: prompt.len(), have, advice });
+        }
+        Ok(())
+    }
+
+    /// Feeds the pending token and lets the answer run.
+    async fn answer(
+        &mut self,
+        slot: usize,
+        prompt_tokens: usize,
+        cached_tokens: usize,
+        options: &GenerateOptions,
+    ) -> Result<Generation<'_>> {
+        // The last token of an answer is not read, so that an answer can have one more than there are positions left.
+        let room = self.context() - prompt_tokens + 1;
+        let most = options.max_tokens.unwrap_or(room).min(room);
+        let history = self.slots[slot].history.clone();
+        let first_index = history.answer_index;
+        let stop_ids: &[u32] = if options.ignore_eos { &[] } else { &self.defaults.stop_ids };
+        let settings = options.sampling.settings(first_index + most as u32, stop_ids)?;
+        let stops = StopMatcher::new(&options.stop)?;
+        let stream = self.tokenizer.stream();
+        let top = options.sampling.logprobs.unwrap_or(0) as usize;
+        let mut tokens = history.tokens;
+        tokens.extend(history.pending);
+        self.model.set_sampling(slot as u32, &settings, &tokens, first_index);
+        let mut tickets = VecDeque::new();
+        let mut reason = None;
+        if most == 0 {
+            reason = Some(FinishReason::Length);
+        } else {
+            let position = tokens.len() - 1;
+            let mut last = row(slot, Token::Id(tokens[position]), position, true);
+            last.sample = true;
+            tickets.push_back(self.model.submit(&Step { rows: vec![last] })?);
+        }
+        Ok(Generation {
+            position: tokens.len() as u32,
+            ahead: most.saturating_sub(1),
+            engine: self,
+            slot,
+            tickets,
+            sampled: Vec::new(),
+            shown: 0,
+            text: String::new(),
+            stream,
+            stops,
+            top,
+            reason,
+            prompt_tokens,
+            cached_tokens,
+            first_index,
+            settled: false,
+        })
+    }
+}
+
+fn row(slot: usize, token: Token, position: usize, logits: bool) -> Row {
+    Row { slot: slot as u32, token, position: position as u32, logits, sample: false }
+}
+
+impl Generation<'_> {
+    /// The next token, or `None` when the answer has ended.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`] and other faults of the GPU; [`Error::Gpu`] when the logits are not finite.
+    pub async fn next(&mut self) -> Result<Option<Piece>> {
+        if self.reason.is_some() {
+            return Ok(None);
+        }
+        while self.ahead > 0 && self.tickets.len() < IN_FLIGHT {
+            let mut next = row(self.slot, Token::FromSlot, self.position as usize, true);
+            next.sample = true;
+            self.tickets.push_back(self.engine.model.submit(&Step { rows: vec![next] })?);
+            self.position += 1;
+            self.ahead -= 1;
+        }
+        let Some(sampled) = self.receive().await? else {
+            self.reason = Some(FinishReason::Length);
+            return Ok(None);
+        };
+        self.shown += 1;
+        let mut text = self.stream.push(sampled.id)?;
+        if sampled.stopped() {
+            self.reason = Some(FinishReason::Stop);
+        } else if sampled.length_reached() {
+            self.reason = Some(FinishReason::Length);
+        }
+        if self.reason.is_some() {
+            text += &self.stream.finish()?;
+        }
+        let (mut text, stop) = self.stops.push(&text);
+        if stop.is_some() {
+            self.reason = Some(FinishReason::Stop);
+        } else if self.reason.is_some() {
+            text += &self.stops.finish();
+        }
+        self.text += &text;
+        Ok(Some(Piece { id: sampled.id, text, logprob: sampled.logprob, top: sampled.best(self.top) }))
+    }
+
+    /// The result of the oldest step under way; `None` when there is none, or its slot was frozen.
+    async fn receive(&mut self) -> Result<Option<Sampled>> {
+        let Some(ticket) = self.tickets.pop_front() else { return Ok(None) };
+        let results = self.engine.model.wait(ticket).await?;
+        let Some(sampled) = results.first().copied().filter(Sampled::is_sampled) else { return Ok(None) };
+        if !sampled.is_finite() {
+            return Err(Error::Gpu { what: "logits".into(), reason: "they are not finite".into() });
+        }
+        self.sampled.push(sampled.id);
+        Ok(Some(sampled))
+    }
+
+    /// Ends the answer after what was shown.
+    pub fn stop(&mut self) {
+        self.reason.get_or_insert(FinishReason::Aborted);
+    }
+
+    /// Waits for what is under way and tells the answer as it stands.
+    pub async fn finish(mut self) -> Result<Finished> {
+        while !self.tickets.is_empty() {
+            self.receive().await?;
+        }
+        let reason = self.reason.unwrap_or(FinishReason::Aborted);
+        if reason == FinishReason::Aborted {
+            let rest = self.stream.finish()?;
+            let (shown, _) = self.stops.push(&rest);
+            self.text += &shown;
+            self.text += &self.stops.finish();
+        }
+        let slot = &mut self.engine.slots[self.slot];
+        // Every sampled token but the last has been read, whether it was shown or not.
+        if let Some((&last, read)) = self.sampled.split_last() {
+            slot.history.tokens.extend(slot.history.pending);
+            slot.history.tokens.extend(read);
+            slot.history.pending = Some(last);
+            slot.history.answer_index = self.first_index + self.sampled.len() as u32;
+        }
+        self.settled = true;
+        if reason == FinishReason::Stop {
+            self.engine.keep(self.slot).await?;
+        }
+        Ok(Finished {
+            ids: self.sampled[..self.shown].to_vec(),
+            text: std::mem::take(&mut self.text),
+            finish_reason: reason,
+            prompt_tokens: self.prompt_tokens,
+            cached_tokens: self.cached_tokens,
+        })
+    }
+}
+
+impl Drop for Generation<'_> {
+    fn drop(&mut self) {
+        if !self.settled {
+            self.engine.slots[self.slot].lost = true;
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! The weights of a checkpoint: an index over safetensors files ([`safetensors`]), values turned into the layouts that
+//! the GPU reads ([`format`](mod@format)), both streamed by [`Checkpoint`]. Nothing
+//! here holds a whole file or a whole large tensor, and nothing knows the GPU.
+
+mod checkpoint;
+pub mod format;
+pub mod safetensors;
+
+pub use checkpoint::{Checkpoint, MatrixChunk, MatrixSink};
+pub use format::{GROUP, Preset, WeightFormat};

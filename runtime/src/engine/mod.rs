@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 pub use generate::{FinishReason, Finished, GenerateOptions, Generation, Piece};
+pub use crate::kernels::mla_latent::CacheFormat;
 pub use sampling::SamplingOptions;
 pub use snapshot::Snapshot;
 
@@ -17,7 +18,6 @@ use self::snapshot::{Block, History};
 use crate::config::ModelConfig;
 use crate::files::Files;
 use crate::gpu::{Gpu, Limits};
-use crate::kernels::mla_latent::CacheFormat;
 use crate::model::{Model, Plan, PlanOptions};
 use crate::text::{ChatTemplate, GenerationDefaults, Message, Tokenizer, encode_chat};
 use crate::weights::{Checkpoint, Preset};
@@ -122,6 +122,7 @@ pub enum Progress {
 pub struct Engine {
     model: Model,
     config: ModelConfig,
+    parameters: u64,
     tokenizer: Tokenizer,
     template: Option<ChatTemplate>,
     defaults: GenerationDefaults,
@@ -153,7 +154,7 @@ impl Engine {
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Engine> {
         let checkpoint = Checkpoint::open(files).await?;
-        let config = checkpoint.config().clone();
+        let (config, parameters) = (checkpoint.config().clone(), checkpoint.parameters());
         let tokenizer = Tokenizer::load(files).await?;
         let template = ChatTemplate::load(files).await?;
         let defaults = GenerationDefaults::load(files, &tokenizer).await?;
@@ -166,11 +167,16 @@ impl Engine {
             .map_err(|e| does_not_fit(e, total, preset, &config, smaller, limits))?;
         let slots = (0..options.slots).map(|_| Slot::default()).collect();
         let budget = options.snapshot_budget;
-        Ok(Engine { model, config, tokenizer, template, defaults, slots, kept: VecDeque::new(), budget })
+        Ok(Engine { model, config, parameters, tokenizer, template, defaults, slots, kept: VecDeque::new(), budget })
     }
 
     pub fn config(&self) -> &ModelConfig {
         &self.config
+    }
+
+    /// Weights of the checkpoint, each stored tensor counted once.
+    pub fn parameters(&self) -> u64 {
+        self.parameters
     }
 
     pub fn tokenizer(&self) -> &Tokenizer {

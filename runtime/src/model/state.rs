@@ -17,6 +17,24 @@ pub enum Carried {
     Ssm { buffer: Buffer, shape: SsmShape },
 }
 
+impl Carried {
+    /// Bytes that it grows by with each position.
+    pub fn position_bytes(&self) -> u64 {
+        match self {
+            Carried::Latents { shape, .. } => 4 * shape.row_words() as u64,
+            Carried::Ssm { .. } => 0,
+        }
+    }
+
+    /// Bytes of a slot that every token overwrites.
+    pub fn recurrent_bytes(&self) -> u64 {
+        match self {
+            Carried::Latents { .. } => 0,
+            Carried::Ssm { shape, .. } => 4 * shape.state() as u64,
+        }
+    }
+}
+
 /// The carried states of all layers.
 #[derive(Debug, Clone)]
 pub struct State {
@@ -57,14 +75,11 @@ impl State {
 
     /// Bytes of the recurrent states of one slot.
     pub fn recurrent_bytes(&self) -> u64 {
-        self.layers.iter().map(|l| if let Carried::Ssm { shape, .. } = l { 4 * shape.state() as u64 } else { 0 }).sum()
+        self.layers.iter().map(Carried::recurrent_bytes).sum()
     }
 
     /// Bytes of the latents of one position.
     pub fn position_bytes(&self) -> u64 {
-        self.layers
-            .iter()
-            .map(|l| if let Carried::Latents { shape, .. } = l { 4 * shape.row_words() as u64 } else { 0 })
-            .sum()
+        self.layers.iter().map(Carried::position_bytes).sum()
     }
 }

@@ -1,0 +1,34 @@
+//! A checkpoint folder for tests, read whole: fixtures are small.
+
+use std::ops::Deref;
+use std::path::Path;
+
+use zebra_runtime::files::MemoryFiles;
+
+/// The files of a folder.
+#[derive(Debug)]
+pub struct TestFolder(MemoryFiles);
+
+impl TestFolder {
+    /// # Panics
+    /// When the folder cannot be read.
+    pub fn open(path: &Path) -> Self {
+        let entries = std::fs::read_dir(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let files = entries
+            .map(|entry| {
+                let path = entry.expect("a readable folder").path();
+                let bytes = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+                (path.file_name().expect("a file").to_string_lossy().into_owned(), bytes.into())
+            })
+            .collect();
+        Self(MemoryFiles::new(path.display().to_string(), files))
+    }
+}
+
+impl Deref for TestFolder {
+    type Target = MemoryFiles;
+
+    fn deref(&self) -> &MemoryFiles {
+        &self.0
+    }
+}

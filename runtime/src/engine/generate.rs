@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 
 use super::snapshot::History;
 use super::{Engine, SamplingOptions};
-use crate::kernels::sample::Sampled;
-use crate::model::{Row, Step, Ticket, Token};
+
+use crate::model::{Row, Sampled, Step, Ticket, Token};
 use crate::text::{StopMatcher, TextStream};
 use crate::{Error, Result};
 

@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 pub use generate::{FinishReason, Finished, GenerateOptions, Generation, Piece};
-pub use crate::kernels::mla_latent::CacheFormat;
+pub use crate::model::CacheFormat;
 pub use sampling::SamplingOptions;
 pub use snapshot::Snapshot;
 

@@ -3,8 +3,7 @@
 use crate::config::{Layer, ModelConfig};
 use crate::files::Files;
 use crate::gpu::Gpu;
-use crate::kernels::mla_latent::CacheFormat;
-use crate::model::{Carried, Model, Plan, PlanOptions, Row, Step, Token};
+use crate::model::{CacheFormat, Carried, Model, Plan, PlanOptions, Row, Step, Token};
 use crate::weights::{Checkpoint, Preset};
 use crate::{Error, Result};
 

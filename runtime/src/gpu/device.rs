@@ -319,19 +319,8 @@ impl Gpu {
         self.submit(encoder);
     }
 
-    /// Encodes a copy of the first bytes of a buffer to one that can be mapped.
-    pub(crate) fn copy_to_staging(
-        &self,
-        encoder: &mut wgpu::CommandEncoder,
-        from: &Buffer,
-        to: &wgpu::Buffer,
-        size: u64,
-    ) {
-        encoder.copy_buffer_to_buffer(from.raw(), 0, to, 0, size);
-    }
-
     /// A buffer that can be mapped for reading.
-    pub(crate) fn staging(&self, size: u64) -> Result<wgpu::Buffer> {
+    pub(super) fn staging(&self, size: u64) -> Result<wgpu::Buffer> {
         let raw = self.0.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("readback"),
             size,
@@ -343,7 +332,7 @@ impl Gpu {
     }
 
     /// Waits for a submission, maps a staging buffer of it, and takes its bytes.
-    pub(crate) async fn map(&self, staging: &wgpu::Buffer, index: wgpu::SubmissionIndex) -> Result<Vec<u8>> {
+    pub(super) async fn map(&self, staging: &wgpu::Buffer, index: wgpu::SubmissionIndex) -> Result<Vec<u8>> {
         let (done, wait) = futures_channel::oneshot::channel();
         staging.slice(..).map_async(wgpu::MapMode::Read, move |result| {
             // The receiver is gone only when the waiting future was dropped: nobody is left to tell.
@@ -386,19 +375,19 @@ impl Gpu {
         }
     }
 
-    pub(crate) fn encoder(&self, label: &str) -> wgpu::CommandEncoder {
+    pub(super) fn encoder(&self, label: &str) -> wgpu::CommandEncoder {
         self.0.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some(label) })
     }
 
-    pub(crate) fn submit(&self, encoder: wgpu::CommandEncoder) -> wgpu::SubmissionIndex {
+    pub(super) fn submit(&self, encoder: wgpu::CommandEncoder) -> wgpu::SubmissionIndex {
         self.0.queue.submit([encoder.finish()])
     }
 
-    pub(crate) fn device(&self) -> &wgpu::Device {
+    pub(super) fn device(&self) -> &wgpu::Device {
         &self.0.device
     }
 
-    pub(crate) fn queue(&self) -> &wgpu::Queue {
+    pub(super) fn queue(&self) -> &wgpu::Queue {
         &self.0.queue
     }
 }

@@ -9,8 +9,10 @@ mod buffer;
 mod device;
 mod dispatch;
 mod program;
+mod readback;
 
 pub use buffer::{Buffer, Purpose};
 pub use device::{AdapterDescription, Gpu, Limits};
 pub use dispatch::{Access, Binding, Dispatch, Extent, Grid, Kernel, StepShape};
 pub use program::{DispatchTime, Program};
+pub use readback::{Pending, Ring, Run};

@@ -167,13 +167,8 @@ impl Program {
         self.items.is_empty()
     }
 
-    /// Encodes the dispatches in order into one compute pass.
-    pub(crate) fn encode(&self, pass: &mut wgpu::ComputePass<'_>, shape: StepShape) {
-        self.encode_range(pass, shape, 0..self.items.len());
-    }
-
-    /// Encodes some of the dispatches.
-    pub(crate) fn encode_range(&self, pass: &mut wgpu::ComputePass<'_>, shape: StepShape, range: Range<usize>) {
+    /// Encodes a part of the list, in order, into a compute pass.
+    pub(super) fn encode_range(&self, pass: &mut wgpu::ComputePass<'_>, shape: StepShape, range: Range<usize>) {
         for item in &self.items[range] {
             item.encode(pass, shape, self.workgroup_limit);
         }
@@ -181,8 +176,13 @@ impl Program {
 
     /// Runs the list once and waits for it: for tests and single shots.
     pub async fn run(&self, gpu: &Gpu, shape: StepShape) -> Result<()> {
+        self.run_range(gpu, shape, 0..self.len()).await
+    }
+
+    /// Runs a part of the list and waits for it.
+    pub async fn run_range(&self, gpu: &Gpu, shape: StepShape, range: Range<usize>) -> Result<()> {
         let mut encoder = gpu.encoder("run");
-        self.encode(&mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()), shape);
+        self.encode_range(&mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()), shape, range);
         gpu.submit(encoder);
         gpu.flush().await
     }

@@ -1,7 +1,5 @@
 //! A planned model made real: weights loaded, programs compiled, steps submitted and their results read back.
 
-use std::collections::VecDeque;
-
 use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
 
@@ -9,7 +7,7 @@ use super::plan::{Lists, Mark, Plan};
 use super::state::Carried;
 use super::tensors::Load;
 use super::work::Rows;
-use crate::gpu::{Buffer, DispatchTime, Gpu, Program, StepShape};
+use crate::gpu::{Buffer, DispatchTime, Gpu, Pending, Program, Ring, StepShape};
 use crate::kernels::Matrix;
 use crate::kernels::embed::FROM_SLOT;
 use crate::kernels::sample::{SampleSettings, Sampled, SLOT_BIAS, SLOT_HISTORY, SLOT_STOPS};
@@ -49,11 +47,7 @@ pub struct Step {
 /// A submitted step whose sampled tokens come back.
 #[must_use]
 #[derive(Debug)]
-pub struct Ticket {
-    staging: wgpu::Buffer,
-    index: wgpu::SubmissionIndex,
-    count: usize,
-}
+pub struct Ticket(Pending);
 
 /// What [`Model::taps`] saw.
 #[derive(Debug)]
@@ -73,8 +67,8 @@ pub struct Model {
     sampling: Program,
     /// The request as the GPU has it, so that a step equal to the last is not written again.
     last_request: Vec<[u32; 4]>,
-    /// Readback buffers that are free.
-    ring: VecDeque<wgpu::Buffer>,
+    /// Where sampled tokens come back.
+    ring: Ring,
 }
 
 struct Programs {
@@ -132,7 +126,8 @@ impl Model {
         let narrow = Programs::new(&gpu, &plan.narrow).await?;
         let wide = Programs::new(&gpu, &plan.wide).await?;
         let sampling = gpu.compile(&plan.sampling).await?;
-        Ok(Self { gpu, plan, narrow, wide, sampling, last_request: Vec::new(), ring: VecDeque::new() })
+        let ring = Ring::new(plan.sample.sampled.size());
+        Ok(Self { gpu, plan, narrow, wide, sampling, last_request: Vec::new(), ring })
     }
 
     pub fn gpu(&self) -> &Gpu {
@@ -166,39 +161,25 @@ impl Model {
     /// When a row is outside of the plan (slot, position, token, number of rows): the engine checks before.
     pub fn submit(&mut self, step: &Step) -> Result<Ticket> {
         let shape = self.request(step);
-        let sampled = step.rows.iter().any(|r| r.sample);
-        let staging = self.staging()?;
-        let mut encoder = self.gpu.encoder("step");
-        {
-            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-            let programs = self.programs(shape);
-            programs.body.encode(&mut pass, shape);
-            self.head(shape).encode(&mut pass, shape);
-            if sampled {
-                self.sampling.encode(&mut pass, shape);
-            }
+        let programs = if shape.rows <= self.plan.options.narrow_rows { &self.narrow } else { &self.wide };
+        let head = if shape.logit_rows <= self.plan.options.narrow_rows { &self.narrow.head } else { &self.wide.head };
+        let mut runs = vec![(&programs.body, 0..programs.body.len()), (head, 0..head.len())];
+        if step.rows.iter().any(|r| r.sample) {
+            runs.push((&self.sampling, 0..self.sampling.len()));
         }
-        let count = shape.logit_rows as usize;
-        let size = (count * size_of::<Sampled>()) as u64;
-        if size > 0 {
-            self.gpu.copy_to_staging(&mut encoder, &self.plan.sample.sampled, &staging, size);
-        }
-        let index = self.gpu.submit(encoder);
-        Ok(Ticket { staging, index, count })
+        let bytes = u64::from(shape.logit_rows) * size_of::<Sampled>() as u64;
+        Ok(Ticket(self.ring.submit(&self.gpu, &runs, shape, &self.plan.sample.sampled, bytes)?))
     }
 
     /// What a step's logit rows sampled, in their order.
     pub async fn wait(&mut self, ticket: Ticket) -> Result<Vec<Sampled>> {
-        let bytes = self.gpu.map(&ticket.staging, ticket.index).await?;
-        self.ring.push_back(ticket.staging);
-        Ok(bytemuck::pod_collect_to_vec(&bytes[..ticket.count * size_of::<Sampled>()]))
+        Ok(bytemuck::pod_collect_to_vec(&self.ring.wait(&self.gpu, ticket.0).await?))
     }
 
     /// Runs a step and returns the logits of the rows that asked, `[logit rows][vocab]`.
     pub async fn logits(&mut self, step: &Step, vocab: usize) -> Result<Vec<Vec<f32>>> {
         let ticket = self.submit(step)?;
-        let count = ticket.count;
-        self.wait(ticket).await?;
+        let count = self.wait(ticket).await?.len();
         self.read_rows(&self.plan.work.logits, count, vocab).await
     }
 
@@ -210,12 +191,7 @@ impl Model {
         let mut residuals = Vec::new();
         let mut from = 0;
         for mark in marks {
-            let mut encoder = self.gpu.encoder("taps");
-            {
-                let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-                self.programs(shape).body.encode_range(&mut pass, shape, from..mark.at);
-            }
-            self.gpu.submit(encoder);
+            self.programs(shape).body.run_range(&self.gpu, shape, from..mark.at).await?;
             from = mark.at;
             residuals.push((mark.name, self.read_rows(&self.plan.work.x, step.rows.len(), hidden).await?));
         }
@@ -268,13 +244,6 @@ impl Model {
 
     fn programs(&self, shape: StepShape) -> &Programs {
         if self.is_narrow(shape.rows) { &self.narrow } else { &self.wide }
-    }
-
-    fn staging(&mut self) -> Result<wgpu::Buffer> {
-        match self.ring.pop_front() {
-            Some(free) => Ok(free),
-            None => self.gpu.staging(self.plan.sample.sampled.size()),
-        }
     }
 
     /// Writes the step's tables for the GPU, unless it has them, and tells the step's shape.

@@ -1,0 +1,75 @@
+//! Who may use whom, read from the source's own lines (see the design in `runtime/src/lib.rs`).
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A part of the runtime and what it must not name.
+const RULES: [(&str, &[&str]); 7] = [
+    ("runtime/src/gpu", &["crate::kernels", "crate::model", "crate::engine", "crate::config", "crate::text", "crate::weights"]),
+    ("runtime/src/kernels", &["wgpu", "crate::model", "crate::engine", "crate::config", "crate::text", "Checkpoint"]),
+    ("runtime/src/model", &["wgpu", "crate::engine", "crate::text", "crate::files"]),
+    ("runtime/src/engine", &["wgpu", "crate::kernels"]),
+    ("runtime/src/weights", &["wgpu", "crate::gpu", "crate::kernels", "crate::model", "crate::engine", "crate::text"]),
+    ("runtime/src/text", &["wgpu", "crate::gpu", "crate::kernels", "crate::model", "crate::engine", "crate::weights"]),
+    // What a browser does not have: the embedding programs bring these.
+    ("runtime/src", &["std::thread", "std::time", "std::fs", "std::net", "std::env", "pollster"]),
+];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display())) {
+        let path = entry.expect("a readable folder").path();
+        if path.is_dir() {
+            files.extend(sources(&path));
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            files.push(path);
+        }
+    }
+    files
+}
+
+/// The lines of a file that name one of the words, outside of comments and of its tests.
+fn offences(text: &str, words: &[&str]) -> Vec<String> {
+    text.split("#[cfg(test)]")
+        .next()
+        .unwrap_or_default()
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("//"))
+        .filter(|line| words.iter().any(|word| line.contains(word)))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn each_part_names_only_what_it_may() {
+    let mut checked = 0;
+    for (folder, words) in RULES {
+        for file in sources(&root().join(folder)) {
+            let text = fs::read_to_string(&file).expect("source");
+            let found = offences(&text, words);
+            assert!(found.is_empty(), "{} must not name {words:?}: {found:#?}", file.display());
+            checked += 1;
+        }
+    }
+    println!("layering: {checked} files keep to {} rules", RULES.len());
+    assert!(checked > 20, "the folders are where the rules say");
+}
+
+#[test]
+fn the_binaries_use_the_runtime_and_never_each_other() {
+    for (folder, others) in [("native/src", ["zebra_web", "wgpu::"]), ("web/src", ["zebra_native", "wgpu::"])] {
+        for file in sources(&root().join(folder)) {
+            let found = offences(&fs::read_to_string(&file).expect("source"), &others);
+            assert!(found.is_empty(), "{}: {found:#?}", file.display());
+        }
+    }
+}
+
+#[test]
+fn the_rule_itself_can_fail() {
+    assert_eq!(offences("use crate::model::Plan;\n// use crate::model\n", &["crate::model"]).len(), 1);
+}

@@ -1,1 +1,4 @@
+mod files;
+mod hub;
+
 fn main() {}

@@ -1,1 +1,6 @@
 //! CPU twins and helpers of the tests.
+
+pub mod compare;
+pub mod harness;
+pub mod random;
+pub mod reference;

@@ -143,8 +143,12 @@ impl Part<'_> {
 
     /// The constants they need.
     pub(crate) fn constants(&self) -> Vec<(&'static str, f64)> {
+        let mut all = Vec::new();
+        if self.matrix.scales.is_some() && self.first_row > 0 {
+            all.push(("FIRST_GROUP", (self.first_row * self.matrix.k.div_ceil(GROUP)) as f64));
+        }
         if self.pieces.len() == 1 {
-            return Vec::new();
+            return all;
         }
         let word = match self.matrix.format {
             WeightFormat::F32 | WeightFormat::F16 => 16,
@@ -152,7 +156,8 @@ impl Part<'_> {
             WeightFormat::Q4 => 4,
         };
         let words = self.matrix.piece_rows as u64 * Matrix::row_bytes(self.matrix.format, self.matrix.k) / word;
-        vec![("PIECE_WORDS", words as f64)]
+        all.push(("PIECE_WORDS", words as f64));
+        all
     }
 
     /// Its bindings. Fewer than four pieces are filled up with the last one, which is never read there.

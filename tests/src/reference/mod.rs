@@ -1,0 +1,28 @@
+//! CPU twins of the shaders, of the same names: plain loops from the formulas, sums in f64. They know nothing of tiles,
+//! lanes, spans or bindings. Inputs are the f32 that the GPU gets; outputs are f64, of which a twin writes exactly the
+//! elements that its shader must write.
+
+pub mod cache;
+pub mod embed;
+pub mod matmul;
+pub mod mla_attend;
+pub mod mla_combine;
+pub mod mla_latent;
+pub mod mla_query;
+pub mod rmsnorm;
+pub mod rope;
+pub mod ssm_conv;
+pub mod ssm_scan;
+pub mod step;
+pub mod weight;
+
+/// x * sigmoid(x).
+pub fn silu(x: f64) -> f64 {
+    x / (1.0 + (-x).exp())
+}
+
+/// Sum of products.
+pub fn dot(a: &[f32], b: &[f32]) -> f64 {
+    assert_eq!(a.len(), b.len(), "a product of vectors of one length");
+    a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+}

@@ -1,0 +1,53 @@
+//! `u[t] = silu(sum_k w[:, k] in[t - 3 + k] + bias)` over [x | B | C].
+
+use super::silu;
+use super::step::Step;
+use zebra_runtime::kernels::ssm_conv::SsmShape;
+
+/// The convolution's inputs of a row: [x | B | C], x and B repeated over the heads when that comes before.
+pub fn conv_inputs(shape: &SsmShape, zxbcdt: &[f32]) -> Vec<f32> {
+    let s = shape;
+    let (x, rest) = zxbcdt[s.d_inner..].split_at(s.d_xb);
+    let (b, rest) = rest.split_at(s.d_xb);
+    let c = &rest[..s.d_inner];
+    if !s.repeat_kv_before_conv {
+        return [x, b, c].concat();
+    }
+    [repeat(x, s), repeat(b, s), c.to_vec()].concat()
+}
+
+/// Each group of head_dim, once for every head that shares it.
+pub fn repeat<T: Copy>(groups: &[T], s: &SsmShape) -> Vec<T> {
+    let times = s.d_inner / s.d_xb;
+    groups.chunks(s.head_dim).flat_map(|g| std::iter::repeat_n(g, times)).flatten().copied().collect()
+}
+
+/// The last four inputs of each channel of a slot, `[channels, 4]`, oldest first.
+pub fn taps<'a>(s: &SsmShape, state: &'a [f32], slot: usize) -> &'a [f32] {
+    &state[slot * s.state() + s.taps_offset()..][..4 * s.channels()]
+}
+
+/// Inputs of a segment with the three before it: `[3 + count][channels]`.
+pub fn history(s: &SsmShape, zxbcdt: &[&[f32]], taps: &[f32]) -> Vec<Vec<f32>> {
+    let before = (1..4).map(|k| (0..s.channels()).map(|c| taps[4 * c + k]).collect());
+    before.chain(zxbcdt.iter().map(|row| conv_inputs(s, row))).collect()
+}
+
+/// Writes u `[rows, u_stride]`.
+#[expect(clippy::too_many_arguments, reason = "a formula's names")]
+pub fn ssm_conv(
+    step: &Step, s: &SsmShape, zxbcdt: &[f32], in_stride: usize, weight: &[f32], bias: &[f32], state: &[f32],
+    u_stride: usize, u: &mut [f64],
+) {
+    for segment in &step.segments {
+        let rows: Vec<&[f32]> =
+            (0..segment.count).map(|t| &zxbcdt[(segment.first + t) * in_stride..][..in_stride]).collect();
+        let inputs = history(s, &rows, taps(s, state, segment.slot));
+        for t in 0..segment.count {
+            for c in 0..s.channels() {
+                let sum: f64 = (0..4).map(|k| f64::from(weight[4 * c + k]) * f64::from(inputs[t + k][c])).sum();
+                u[(segment.first + t) * u_stride + c] = silu(sum + f64::from(bias[c]));
+            }
+        }
+    }
+}

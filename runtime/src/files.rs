@@ -45,6 +45,13 @@ impl MemoryFiles {
         Self { name: name.into(), files }
     }
 
+    /// The same files and one more, in place of one of its name.
+    pub fn with(mut self, name: &str, bytes: Cow<'static, [u8]>) -> Self {
+        self.files.retain(|(n, _)| n != name);
+        self.files.push((name.into(), bytes));
+        self
+    }
+
     fn find(&self, name: &str) -> Option<&[u8]> {
         self.files.iter().find(|(n, _)| n == name).map(|(_, bytes)| bytes.as_ref())
     }

@@ -97,7 +97,6 @@ pub struct Generation<'a> {
     text: String,
     stream: TextStream,
     stops: StopMatcher,
-    top: usize,
     reason: Option<FinishReason>,
     prompt_tokens: usize,
     cached_tokens: usize,
@@ -186,10 +185,9 @@ impl Engine {
         let history = self.slots[slot].history.clone();
         let first_index = history.answer_index;
         let stop_ids: &[u32] = if options.ignore_eos { &[] } else { &self.defaults.stop_ids };
-        let settings = options.sampling.settings(first_index + most as u32, stop_ids)?;
+        let settings = options.sampling.settings(self.config.vocab_size, stop_ids, first_index + most.max(1) as u32)?;
         let stops = StopMatcher::new(&options.stop)?;
         let stream = self.tokenizer.stream();
-        let top = options.sampling.logprobs.unwrap_or(0) as usize;
         let mut tokens = history.tokens;
         tokens.extend(history.pending);
         self.model.set_sampling(slot as u32, &settings, &tokens, first_index);
@@ -214,7 +212,6 @@ impl Engine {
             text: String::new(),
             stream,
             stops,
-            top,
             reason,
             prompt_tokens,
             cached_tokens,
@@ -250,9 +247,9 @@ impl Generation<'_> {
         };
         self.shown += 1;
         let mut text = self.stream.push(sampled.id)?;
-        if sampled.stopped() {
+        if sampled.has(Sampled::STOPPED) {
             self.reason = Some(FinishReason::Stop);
-        } else if sampled.length_reached() {
+        } else if sampled.has(Sampled::LENGTH) {
             self.reason = Some(FinishReason::Length);
         }
         if self.reason.is_some() {
@@ -265,16 +262,19 @@ impl Generation<'_> {
             text += &self.stops.finish();
         }
         self.text += &text;
-        Ok(Some(Piece { id: sampled.id, text, logprob: sampled.logprob, top: sampled.best(self.top) }))
+        Ok(Some(Piece { id: sampled.id, text, logprob: sampled.logprob, top: sampled.best().collect() }))
     }
 
     /// The result of the oldest step under way; `None` when there is none, or its slot was frozen.
     async fn receive(&mut self) -> Result<Option<Sampled>> {
         let Some(ticket) = self.tickets.pop_front() else { return Ok(None) };
         let results = self.engine.model.wait(ticket).await?;
-        let Some(sampled) = results.first().copied().filter(Sampled::is_sampled) else { return Ok(None) };
-        if !sampled.is_finite() {
+        let Some(&sampled) = results.first() else { return Ok(None) };
+        if sampled.has(Sampled::NOT_FINITE) {
             return Err(Error::Gpu { what: "logits".into(), reason: "they are not finite".into() });
+        }
+        if !sampled.has(Sampled::SAMPLED) {
+            return Ok(None);
         }
         self.sampled.push(sampled.id);
         Ok(Some(sampled))

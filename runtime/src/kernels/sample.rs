@@ -1,29 +1,215 @@
-//! placeholder until the sampling branch lands
-use super::Target;
-use crate::gpu::{Buffer, Dispatch, Purpose};
+//! `sample_adjust.wgsl`, `sample_partial.wgsl` and `sample_final.wgsl`: from logits to the next token of each slot, in
+//! three dispatches whatever the slots ask for.
+
+use super::{STEP, Target, assert_words, bindings, dispatch, shader};
+use crate::gpu::{Buffer, Dispatch, Extent, Grid, Purpose};
+
+/// Logit biases that a slot may have.
 pub const SLOT_BIAS: usize = 256;
+/// Tokens that a slot remembers for penalties: the one at position p at p % `SLOT_HISTORY`.
 pub const SLOT_HISTORY: usize = 256;
+/// Stop tokens that a slot may have.
 pub const SLOT_STOPS: usize = 16;
-#[derive(Debug, Clone)]
-pub struct SampleSettings { pub slot: [u32; 16], pub bias: Vec<[u32; 2]>, pub stops: [u32; 16] }
-#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+/// Best tokens among which a truncated draw happens, at most.
+pub const CANDIDATES: usize = 1024;
+/// Best tokens that a result can report.
+pub const TOP_LOGPROBS: usize = 20;
+/// Tokens of the largest vocabulary.
+pub const MOST_VOCAB: usize = 1 << 18;
+
+/// Parts of a row of logits that workgroups look at side by side, at most, and tokens of the shortest.
+const MOST_CHUNKS: usize = 128;
+const LEAST_CHUNK: usize = 1024;
+/// Words of `Partial` in `parts/sample.wgsl`.
+const PARTIAL: usize = 6;
+/// Lanes of `sample_final`, where the adapter has as many: it goes over a whole row.
+const FINAL_WG: u32 = 1024;
+
+const PART: &str = shader!("parts/sample.wgsl");
+
+/// `Settings` of `parts/sample.wgsl`. Made by [`SamplingOptions::settings`](crate::engine::sampling::SamplingOptions).
+#[derive(Debug, Clone, Copy, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
-pub struct Sampled { pub id: u32, pub flags: u32, pub logprob: f32, pub index: u32, pub top: [[u32; 2]; 20] }
-#[derive(Debug)]
-pub struct SampleBuffers { pub slots: Buffer, pub settings: Buffer, pub history: Buffer, pub bias: Buffer, pub stops: Buffer, pub sampled: Buffer }
-impl SampleBuffers {
-    pub fn new(slots: usize, rows: usize) -> Self {
-        let b = |l: &str, w: usize| Buffer::new(l, 4 * w as u64, Purpose::Control);
-        Self { slots: b("slots", slots * 4), settings: b("settings", slots * 16), history: b("history", slots * 256), bias: b("bias", slots * 512), stops: b("stops", slots * 16), sampled: b("sampled", rows * 44) }
-    }
-    pub fn buffers(&self) -> Vec<Buffer> { vec![self.slots.clone(), self.settings.clone(), self.history.clone(), self.bias.clone(), self.stops.clone(), self.sampled.clone()] }
+pub struct SlotSettings {
+    pub seed: [u32; 2],
+    /// 0: the best token, without a draw.
+    pub inverse_temperature: f32,
+    /// 0: off; at most [`CANDIDATES`].
+    pub top_k: u32,
+    /// 1: off.
+    pub top_p: f32,
+    /// 0: off.
+    pub min_p: f32,
+    /// 1: off.
+    pub repetition: f32,
+    pub presence: f32,
+    pub frequency: f32,
+    /// Last tokens of the context that penalties look at, at most [`SLOT_HISTORY`].
+    pub window: u32,
+    /// Entries of the slot's biases and stops.
+    pub biases: u32,
+    pub stops: u32,
+    /// Tokens of the answer.
+    pub max_tokens: u32,
+    /// Best tokens to report, at most [`TOP_LOGPROBS`].
+    pub logprobs: u32,
+    pub unused: [u32; 2],
 }
-pub struct Sample<'a> { pub step: &'a Buffer, pub logits: &'a Buffer, pub stride: usize, pub vocab: usize, pub buffers: &'a SampleBuffers }
-impl Sample<'_> { pub fn dispatches(&self, _l: &str, _t: Target) -> Vec<Dispatch> { Vec::new() } }
+
+/// All that a slot asks of the sampler, as its buffers hold it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SampleSettings {
+    pub slot: SlotSettings,
+    /// (token, f32 by its bits); the tokens differ. At most [`SLOT_BIAS`].
+    pub bias: Vec<[u32; 2]>,
+    pub stops: [u32; SLOT_STOPS],
+}
+
+/// What a logit row gave.
+#[derive(Debug, Clone, Copy, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+pub struct Sampled {
+    /// The token, where one was drawn.
+    pub id: u32,
+    /// Bits of `Sampled::SAMPLED` and so on; 0 for a row that draws nothing or whose slot is frozen.
+    pub flags: u32,
+    /// log softmax of the logits with biases and penalties, before temperature and truncation.
+    pub logprob: f32,
+    /// The token's place in the answer, from 0.
+    pub index: u32,
+    /// (token, log probability by its bits), best first; see [`Sampled::best`].
+    pub top: [[u32; 2]; TOP_LOGPROBS],
+}
+
 impl Sampled {
-    pub fn is_sampled(&self) -> bool { true }
-    pub fn stopped(&self) -> bool { true }
-    pub fn length_reached(&self) -> bool { true }
-    pub fn is_finite(&self) -> bool { true }
-    pub fn best(&self, _n: usize) -> Vec<(u32, f32)> { vec![] }
+    /// A token was drawn.
+    pub const SAMPLED: u32 = 1;
+    /// It is a stop token.
+    pub const STOPPED: u32 = 2;
+    /// It is the last that the answer may have.
+    pub const LENGTH: u32 = 4;
+    /// A logit is infinite or NaN: nothing was drawn, the slot is frozen.
+    pub const NOT_FINITE: u32 = 8;
+
+    /// Whether a flag is set.
+    pub fn has(&self, flag: u32) -> bool {
+        self.flags & flag != 0
+    }
+
+    /// The best tokens that were asked for with their log probabilities, best first.
+    pub fn best(&self) -> impl Iterator<Item = (u32, f32)> + '_ {
+        self.top.iter().take_while(|t| t[0] != u32::MAX).map(|t| (t[0], f32::from_bits(t[1])))
+    }
+}
+
+/// What the sampler keeps for each slot, and its results.
+#[derive(Debug)]
+pub struct SampleBuffers {
+    /// `[slots]` vec4: next token, its position, live (0 or 1), index of the token after it in the answer.
+    pub slots: Buffer,
+    /// `[slots]` [`SlotSettings`].
+    pub settings: Buffer,
+    /// `[slots, SLOT_HISTORY]`.
+    pub history: Buffer,
+    /// `[slots, SLOT_BIAS]` (token, f32 by its bits).
+    pub bias: Buffer,
+    /// `[slots, SLOT_STOPS]`.
+    pub stops: Buffer,
+    /// `[logit rows]` [`Sampled`].
+    pub sampled: Buffer,
+    /// `[logit rows, chunks]` of `Partial`, within a step.
+    partials: Buffer,
+}
+
+impl SampleBuffers {
+    /// Buffers for so many slots and logit rows of a step.
+    pub fn new(slots: usize, rows: usize) -> Self {
+        let words = |label: &str, n: usize| Buffer::new(label, 4 * n as u64, Purpose::Control);
+        Self {
+            slots: words("slots", slots * 4),
+            settings: words("settings", slots * size_of::<SlotSettings>() / 4),
+            history: words("history", slots * SLOT_HISTORY),
+            bias: words("bias", slots * SLOT_BIAS * 2),
+            stops: words("stops", slots * SLOT_STOPS),
+            sampled: words("sampled", rows * size_of::<Sampled>() / 4),
+            partials: words("partials", rows * MOST_CHUNKS * PARTIAL),
+        }
+    }
+
+    /// All of them.
+    pub fn buffers(&self) -> Vec<Buffer> {
+        let all = [&self.slots, &self.settings, &self.history, &self.bias, &self.stops, &self.sampled, &self.partials];
+        all.into_iter().cloned().collect()
+    }
+}
+
+/// Draws the next token of every logit row that the step marks so. Changes the logits of these rows: biases and
+/// penalties stay in them. A step may draw from a slot once.
+#[derive(Debug)]
+pub struct Sample<'a> {
+    pub step: &'a Buffer,
+    /// `[logit rows, stride]`.
+    pub logits: &'a Buffer,
+    /// f32 from one row of logits to the next, a multiple of 4.
+    pub stride: usize,
+    pub vocab: usize,
+    pub buffers: &'a SampleBuffers,
+}
+
+impl Sample<'_> {
+    /// # Panics
+    /// When the vocabulary is empty or over [`MOST_VOCAB`]: the configuration refuses it before.
+    pub fn dispatches(&self, label: &str, target: Target) -> Vec<Dispatch> {
+        let (vocab, stride, b) = (self.vocab, self.stride, self.buffers);
+        assert!((1..=MOST_VOCAB).contains(&vocab), "{label}: a vocabulary of {vocab}");
+        assert!(vocab <= stride && stride % 4 == 0, "{label}: rows of {stride} for a vocabulary of {vocab}");
+        let rows = b.sampled.size() / size_of::<Sampled>() as u64;
+        let slots = b.slots.size() / 16;
+        assert_words(self.logits, stride as u64, "sample.logits");
+        assert_words(&b.settings, slots * size_of::<SlotSettings>() as u64 / 4, "sample.settings");
+        assert_words(&b.history, slots * SLOT_HISTORY as u64, "sample.history");
+        assert_words(&b.bias, slots * SLOT_BIAS as u64 * 2, "sample.bias");
+        assert_words(&b.stops, slots * SLOT_STOPS as u64, "sample.stops");
+
+        let chunk = vocab.div_ceil(MOST_CHUNKS).next_multiple_of(4).max(LEAST_CHUNK);
+        let chunks = vocab.div_ceil(chunk);
+        assert_words(&b.partials, rows * (chunks * PARTIAL) as u64, "sample.partials");
+        let each = |items: usize| Grid::new(Extent::Fixed(items as u32), Extent::LogitRows { per: 1 });
+        let invocations = target.limits.invocations.min(FINAL_WG);
+        assert!(invocations as usize >= MOST_CHUNKS, "{label}: workgroups of {invocations}");
+        let wg = 1 << invocations.ilog2();
+        vec![
+            dispatch(
+                label,
+                "sample_adjust",
+                vec![shader!("sample_adjust.wgsl"), PART, STEP],
+                target.constants(vec![]),
+                &[vocab as u32, stride as u32],
+                bindings(self.step, &[&b.slots, &b.settings, &b.history, &b.bias], &[self.logits]),
+                each(1),
+            ),
+            dispatch(
+                label,
+                "sample_partial",
+                vec![shader!("sample_partial.wgsl"), PART, STEP],
+                target.constants(vec![]),
+                &[vocab as u32, (stride / 4) as u32, chunk as u32, chunks as u32],
+                bindings(self.step, &[&b.slots, &b.settings, self.logits], &[&b.partials]),
+                each(chunks),
+            ),
+            dispatch(
+                label,
+                "sample_final",
+                vec![shader!("sample_final.wgsl"), PART, STEP],
+                target.constants(vec![("WG", f64::from(wg))]),
+                &[vocab as u32, (stride / 4) as u32, chunks as u32],
+                bindings(
+                    self.step,
+                    &[&b.settings, &b.stops, self.logits, &b.partials],
+                    &[&b.slots, &b.history, &b.sampled],
+                ),
+                each(1),
+            ),
+        ]
+    }
 }

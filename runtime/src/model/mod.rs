@@ -18,6 +18,7 @@ pub use tensors::{Load, Tensors};
 pub use work::{Rows, Work};
 
 pub use crate::kernels::mla_latent::CacheFormat;
+pub use crate::kernels::sample as sampling;
 pub use crate::kernels::sample::{SampleSettings, Sampled};
 use crate::kernels::Target;
 use crate::kernels::matmul::Width;

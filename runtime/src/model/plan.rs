@@ -13,7 +13,7 @@ use crate::kernels::matmul::{Epilogue, MatMul, Width};
 use crate::kernels::mla_attend::MOST_LATENT;
 use crate::kernels::mla_latent::CacheFormat;
 use crate::kernels::rmsnorm::RmsNorm;
-use crate::kernels::sample::{Sample, SampleBuffers};
+use crate::kernels::sample::{MOST_VOCAB, Sample, SampleBuffers};
 use crate::kernels::{Target, rope};
 use crate::weights::Preset;
 use crate::{Error, Result};
@@ -238,6 +238,14 @@ fn shared_table(tables: &mut Vec<(Buffer, Vec<[f32; 2]>)>, table: Vec<[f32; 2]>)
 
 /// What no kernel covers, or the adapter cannot hold, is refused before anything is made.
 fn check(config: &ModelConfig, options: &PlanOptions, limits: Limits) -> Result<()> {
+    if config.vocab_size > MOST_VOCAB {
+        return Err(Error::Config {
+            file: "config.json".into(),
+            key: "vocab_size".into(),
+            expected: format!("at most {MOST_VOCAB}"),
+            found: config.vocab_size.to_string(),
+        });
+    }
     for (i, layer) in config.layers.iter().enumerate() {
         if let Layer::Mla(m) = layer {
             if m.kv_lora_rank > MOST_LATENT {

@@ -145,7 +145,7 @@ impl Model {
         let at = u64::from(slot);
         let write = |buffer: &Buffer, size: u64, bytes: &[u8]| self.gpu.write(buffer, at * size, bytes);
         write(&buffers.slots, 16, bytemuck::cast_slice(&[0, history.len() as u32, 1, answer_index]));
-        write(&buffers.settings, settings.slot.len() as u64 * 4, bytemuck::cast_slice(&settings.slot));
+        write(&buffers.settings, size_of_val(&settings.slot) as u64, bytemuck::bytes_of(&settings.slot));
         write(&buffers.bias, SLOT_BIAS as u64 * 8, bytemuck::cast_slice(&settings.bias));
         write(&buffers.stops, SLOT_STOPS as u64 * 4, bytemuck::cast_slice(&settings.stops));
         let mut ring = vec![0u32; SLOT_HISTORY];

@@ -29,7 +29,7 @@ fn store(r: u32, item: u32, sum: vec4<f32>) {
     let to = r * params.y_stride + params.y_offset;
     if (EPILOGUE == SWIGLU) {
         let n = item * 2u;
-        y[to + n] = silu(sum.x) * sum.z;
+        if (n < params.n) { y[to + n] = silu(sum.x) * sum.z; }
         if (n + 1u < params.n) { y[to + n + 1u] = silu(sum.y) * sum.w; }
         return;
     }

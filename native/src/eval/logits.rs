@@ -1,0 +1,3 @@
+pub fn run(_: &crate::args::LogitsArgs, _: Option<&str>) -> anyhow::Result<()> {
+    anyhow::bail!("stub")
+}

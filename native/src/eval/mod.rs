@@ -1,0 +1,3 @@
+pub mod kld;
+pub mod logits;
+pub mod questions;

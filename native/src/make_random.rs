@@ -1,0 +1,3 @@
+pub fn run(_: &crate::args::MakeRandomArgs) -> anyhow::Result<()> {
+    anyhow::bail!("stub")
+}

@@ -1,0 +1,3 @@
+pub fn run(_: &crate::args::QuantizeArgs) -> anyhow::Result<()> {
+    anyhow::bail!("stub")
+}

@@ -1,11 +1,88 @@
-fn main() {
-    println!("cargo::rustc-env=ZEBRA_COMMIT=unknown");
-    let out = std::env::var("OUT_DIR").unwrap();
-    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/zebra-pocket");
-    let mut s = String::from("pub static FILES: &[(&str, &[u8])] = &[\n");
-    for e in std::fs::read_dir(dir).unwrap() {
-        let p = e.unwrap().path();
-        s += &format!("({:?}, include_bytes!({:?})),\n", p.file_name().unwrap().to_str().unwrap(), p);
+//! Tells the program its commit, and makes the q8 form of the pocket model that is compiled into it.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use zebra_runtime::files::{Files, MemoryFiles};
+use zebra_runtime::weights::{Checkpoint, Preset, ShardSink, quantize};
+
+const MODEL: &str = "../models/zebra-pocket";
+
+fn main() -> Result<()> {
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rustc-env=ZEBRA_COMMIT={}", commit().unwrap_or_else(|| "unknown".into()));
+    if std::env::var_os("CARGO_FEATURE_EMBED_MODEL").is_some() {
+        println!("cargo::rerun-if-changed={MODEL}");
+        let out = PathBuf::from(std::env::var_os("OUT_DIR").context("cargo sets OUT_DIR")?);
+        embed(Path::new(MODEL), &out).with_context(|| format!("cannot embed {MODEL}"))?;
     }
-    std::fs::write(format!("{out}/embedded_files.rs"), s + "];").unwrap();
+    Ok(())
+}
+
+/// The commit that is built, when it is built in a checkout.
+fn commit() -> Option<String> {
+    let git = |arguments: &[&str]| {
+        let output = Command::new("git").args(arguments).output().ok().filter(|output| output.status.success())?;
+        Some(String::from_utf8(output.stdout).ok()?.trim().to_owned())
+    };
+    for file in ["HEAD", "logs/HEAD"] {
+        // A file that is missing would make every build one with changes.
+        if let Some(path) = git(&["rev-parse", "--git-path", file]).filter(|path| Path::new(path).exists()) {
+            println!("cargo::rerun-if-changed={path}");
+        }
+    }
+    git(&["rev-parse", "--short", "HEAD"])
+}
+
+/// Writes the q8 form of a checkpoint to `out`, and a list of its files for the program to include.
+fn embed(folder: &Path, out: &Path) -> Result<()> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).context("a file name is not UTF-8")?.to_owned();
+        files.push((name, std::fs::read(&path)?.into()));
+    }
+    let files = MemoryFiles::new(folder.display().to_string(), files);
+    let mut embedded = Memory::default();
+    pollster::block_on(async {
+        let checkpoint = Checkpoint::open(&files).await?;
+        quantize(&checkpoint, Preset::Q8, &mut embedded, &mut |_, _| {}).await?;
+        for name in files.names().await?.into_iter().filter(|name| !name.contains(".safetensors")) {
+            let size = files.size(&name).await?.unwrap_or(0);
+            let bytes = files.read(&name, 0..size).await?.into_owned();
+            embedded.0.insert(name, bytes);
+        }
+        anyhow::Ok(())
+    })?;
+
+    let mut list = "pub static FILES: &[(&str, &[u8])] = &[\n".to_owned();
+    let target = out.join("embedded");
+    std::fs::create_dir_all(&target)?;
+    for (name, bytes) in &embedded.0 {
+        let path = target.join(name);
+        std::fs::write(&path, bytes)?;
+        writeln!(list, "    ({name:?}, include_bytes!({path:?})),")?;
+    }
+    list.push_str("];\n");
+    std::fs::write(out.join("embedded_files.rs"), list)?;
+    Ok(())
+}
+
+/// Files by name.
+#[derive(Default)]
+struct Memory(BTreeMap<String, Vec<u8>>);
+
+impl ShardSink for Memory {
+    fn write(&mut self, file: &str, offset: u64, bytes: &[u8]) -> zebra_runtime::Result<()> {
+        let content = self.0.entry(file.to_owned()).or_default();
+        let end = offset as usize + bytes.len();
+        if content.len() < end {
+            content.resize(end, 0);
+        }
+        content[offset as usize..end].copy_from_slice(bytes);
+        Ok(())
+    }
 }

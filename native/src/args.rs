@@ -329,7 +329,7 @@ pub struct LogitsArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:
-  zebra eval questions --format q4 tests/fixtures/pocket-questions.jsonl
+  zebra eval questions --model models/zebra-pocket --format q4 tests/fixtures/pocket-questions.jsonl
 
 Each line of the file is {\"question\": \"…\", \"answer\": \"…\"}.")]
 pub struct QuestionsArgs {
@@ -357,7 +357,7 @@ pub struct QuestionsArgs {
     group(clap::ArgGroup::new("texts").required(true).args(["chats", "text"])),
     after_help = "\
 Examples:
-  zebra eval kld --format q4 --reference models/zebra-pocket --chats tests/fixtures/pocket-questions.jsonl
+  zebra eval kld --model models/zebra-pocket --format q4 --reference models/zebra-pocket --chats tests/fixtures/pocket-questions.jsonl
   zebra eval kld --model ./zebra-1b-q4 --reference ./Zebra-Llama-1B-4MLA-12M2-DPO --text book.txt --limit 4096
 
 Each line of --chats is {\"messages\": […]} or {\"question\": \"…\", \"answer\": \"…\"}, put through the chat template."

@@ -1,1 +1,3 @@
 //! CPU twins and helpers of the tests.
+
+pub mod reference;

@@ -27,11 +27,3 @@ fn carry_conv(segment: Segment, head: u32, lane: u32, lanes: u32) {
         }
     }
 }
-
-// First channel of the head's x among the convolved channels; that of its B lies b_offset further.
-fn x_channel(head: u32) -> u32 {
-    if (params.repeated != 0u) {
-        return head * params.head_dim;
-    }
-    return head / params.repeat * params.head_dim;
-}

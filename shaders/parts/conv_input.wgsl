@@ -1,4 +1,4 @@
-// Which column of [x | B | C], before the convolution, feeds a channel of it.
+// The convolved channels [x | B | C]: which column before the convolution feeds one, and which ones a head reads.
 
 fn conv_input(c: u32) -> u32 {
     if (params.repeated == 0u) {
@@ -12,4 +12,12 @@ fn conv_input(c: u32) -> u32 {
         return part * group_width + head / params.repeat * params.head_dim + c % params.head_dim;
     }
     return 2u * group_width + c - 2u * params.repeated;
+}
+
+// First channel of the head's x among the convolved channels; that of its B lies b_offset further.
+fn x_channel(head: u32) -> u32 {
+    if (params.repeated != 0u) {
+        return head * params.head_dim;
+    }
+    return head / params.repeat * params.head_dim;
 }

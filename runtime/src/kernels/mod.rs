@@ -3,6 +3,7 @@
 //! between weight formats ([`Matrix`]) is chosen here, as text parts joined to the kernel's file.
 
 pub mod embed;
+pub mod gated_norm;
 pub mod matmul;
 pub mod matrix;
 pub mod mla_attend;
@@ -12,8 +13,10 @@ pub mod mla_query;
 pub mod rmsnorm;
 pub mod rope;
 pub mod sample;
+pub mod ssm_chunk;
 pub mod ssm_conv;
 pub mod ssm_scan;
+pub mod ssm_scores;
 
 pub use matrix::Matrix;
 

@@ -6,8 +6,11 @@ use crate::config::Mamba2Config;
 use crate::gpu::{Buffer, Dispatch};
 use crate::kernels::Matrix;
 use crate::kernels::matmul::{Epilogue, MatMul};
+use crate::kernels::gated_norm::GatedNorm;
+use crate::kernels::ssm_chunk::SsmChunk;
 use crate::kernels::ssm_conv::{SsmConv, SsmShape};
 use crate::kernels::ssm_scan::SsmScan;
+use crate::kernels::ssm_scores::SsmScores;
 
 /// The numbers its kernels need.
 pub fn shape(config: &Mamba2Config) -> SsmShape {
@@ -81,23 +84,41 @@ impl Mamba2 {
             }
             .dispatch(label, pass.target),
         );
-        all.push(
-            SsmScan {
-                step: &work.step,
-                shape: s,
-                zxbcdt: zxbcdt.buffer,
-                in_stride: zxbcdt.stride,
-                u: u.buffer,
-                u_stride: u.stride,
-                heads: &self.heads,
-                weight: &self.norm,
-                state,
-                y: y.buffer,
-                y_stride: y.stride,
-                eps: self.eps,
-            }
-            .dispatch(label, pass.target),
-        );
+        let step = &work.step;
+        let (in_stride, u_stride, y_stride) = (zxbcdt.stride, u.stride, y.stride);
+        let (zxbcdt, u, y_rows, heads) = (zxbcdt.buffer, u.buffer, y.buffer, &self.heads);
+        let target = pass.target;
+        if pass.is_wide() && !target.plain {
+            // Many rows of a slot: by chunks, whose products do not wait for the state.
+            let scores = &work.scores;
+            all.push(SsmScores { step, shape: s, zxbcdt, in_stride, u, u_stride, heads, scores }.dispatch(label, target));
+            all.push(
+                SsmChunk { step, shape: s, zxbcdt, in_stride, u, u_stride, scores, state, y: y_rows, y_stride }
+                    .dispatch(label, target),
+            );
+            all.push(
+                GatedNorm { step, shape: s, zxbcdt, in_stride, weight: &self.norm, y: y_rows, y_stride, eps: self.eps }
+                    .dispatch(label, target),
+            );
+        } else {
+            all.push(
+                SsmScan {
+                    step,
+                    shape: s,
+                    zxbcdt,
+                    in_stride,
+                    u,
+                    u_stride,
+                    heads,
+                    weight: &self.norm,
+                    state,
+                    y: y_rows,
+                    y_stride,
+                    eps: self.eps,
+                }
+                .dispatch(label, target),
+            );
+        }
         all.extend(
             MatMul {
                 step: &work.step,

@@ -6,6 +6,7 @@ use crate::gpu::{Buffer, Purpose};
 use crate::kernels::mla_attend::MlaAttend;
 use crate::kernels::mla_latent::CacheShape;
 use crate::kernels::rmsnorm::Columns;
+use crate::kernels::ssm_scores::SsmScores;
 
 /// Activations of a step: row-major f32, row strides padded to 32.
 #[derive(Debug, Clone)]
@@ -20,6 +21,8 @@ pub struct Work {
     pub wide: Rows,
     /// Convolved [x | B | C].
     pub u: Rows,
+    /// Of the chunked scan.
+    pub scores: Buffer,
     /// Output of the heads, before out_proj.
     pub heads: Rows,
     /// silu(gate) * up.
@@ -84,6 +87,7 @@ impl Work {
             n: make("n", config.hidden_size),
             wide: make("wide", most.wide),
             u: make("u", most.u),
+            scores: f32s("scores", most.scores),
             heads: make("heads", most.heads),
             act: make("act", config.intermediate_size),
             q: make("q", most.q),
@@ -103,7 +107,7 @@ impl Work {
             &self.logits,
         ];
         let mut all: Vec<Buffer> = rows.iter().map(|r| r.buffers()).collect();
-        all.extend([self.step.clone(), self.query.clone(), self.sums.clone(), self.weights.clone()]);
+        all.extend([self.step.clone(), self.scores.clone(), self.query.clone(), self.sums.clone(), self.weights.clone()]);
         all
     }
 }
@@ -113,6 +117,7 @@ impl Work {
 struct Most {
     wide: usize,
     u: usize,
+    scores: usize,
     heads: usize,
     q: usize,
     q_a: usize,
@@ -130,6 +135,7 @@ impl Most {
                 let shape = super::mamba2::shape(m);
                 up(&mut self.wide, shape.in_proj());
                 up(&mut self.u, shape.channels());
+                up(&mut self.scores, SsmScores::words(shape, options.max_rows as usize));
                 up(&mut self.heads, shape.d_inner);
             }
             Layer::Mla(m) => {

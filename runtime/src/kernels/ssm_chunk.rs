@@ -1,0 +1,136 @@
+//! `ssm_chunk.wgsl`: the selective scan by chunks of rows, for steps that have many of one slot.
+
+use super::ssm_conv::SsmShape;
+use super::ssm_scores::SsmScores;
+use super::{STEP, Target, assert_words, bindings, dispatch, shader};
+use crate::gpu::{Buffer, Dispatch, Extent, Grid};
+
+/// Workgroup memory that every adapter has, in quads of f32.
+const MEMORY: usize = 16_384 / 16;
+/// Sums of y that a lane can hold in registers.
+const MOST_OUTPUTS: usize = 16;
+
+/// `S = a S + dt x B^T, y = S C + D x`: [`super::ssm_scan::SsmScan`] without its norm, which is
+/// [`super::gated_norm::GatedNorm`]. The convolution's state is carried on too.
+#[derive(Debug)]
+pub struct SsmChunk<'a> {
+    pub step: &'a Buffer,
+    pub shape: SsmShape,
+    /// `[rows, in_stride]`, the rows of in_proj.
+    pub zxbcdt: &'a Buffer,
+    pub in_stride: usize,
+    /// `[rows, u_stride]`, convolved.
+    pub u: &'a Buffer,
+    /// A multiple of 4.
+    pub u_stride: usize,
+    /// What [`SsmScores`] made of the same rows.
+    pub scores: &'a Buffer,
+    /// `[slots, state]`, read and carried on.
+    pub state: &'a Buffer,
+    /// `[rows, y_stride]`.
+    pub y: &'a Buffer,
+    pub y_stride: usize,
+}
+
+/// How a workgroup's lanes share their part of a head's state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Tiling {
+    /// Rows of the state of which each lane has one quad.
+    rows: usize,
+    /// Rows of which a lane has a quad.
+    keep: usize,
+    /// Quads from row to row of the tiles: odd, so that rows do not share banks.
+    pitch: usize,
+    lanes: usize,
+    /// Sums of y in a lane.
+    outputs: usize,
+    /// Quads of workgroup memory.
+    left: usize,
+    right: usize,
+}
+
+impl Tiling {
+    fn new(head_dim: usize) -> Self {
+        let chunk = SsmScores::chunk(head_dim);
+        let quads = head_dim / 4;
+        let rows = if head_dim % 8 == 0 && head_dim <= 64 { 8 } else { 4 };
+        let with = |keep: usize| {
+            let (lanes, block) = (rows * quads, rows * keep);
+            let pitch = ((chunk + head_dim) / 4) | 1;
+            let outputs = (chunk * block).div_ceil(lanes);
+            Self { rows, keep, pitch, lanes, outputs, left: outputs * (lanes / block) * pitch, right: block * pitch }
+        };
+        // Two rows a lane reuse what is read of B, where both divide evenly and fit.
+        let two = with(2);
+        let fits = head_dim % (2 * rows) == 0 && quads % 2 == 0 && two.left + two.right <= MEMORY;
+        if fits { two } else { with(1) }
+    }
+}
+
+impl SsmChunk<'_> {
+    /// # Panics
+    /// When head_dim is no multiple of 4 or over 128: the configuration refuses it before.
+    pub fn dispatch(&self, label: &str, target: Target) -> Dispatch {
+        let s = self.shape;
+        let chunk = SsmScores::chunk(s.head_dim);
+        assert!(s.head_dim % 4 == 0 && s.head_dim <= 128, "{label}: head_dim {}", s.head_dim);
+        let tiling = Tiling::new(s.head_dim);
+        assert!(tiling.left + tiling.right <= MEMORY && tiling.outputs <= MOST_OUTPUTS, "{label}: {tiling:?}");
+        assert!(s.d_inner <= self.y_stride && s.in_proj() <= self.in_stride, "{label}: rows are too short");
+        assert!(s.channels() <= self.u_stride && self.u_stride % 4 == 0, "{label}: rows of u are no whole quads");
+        assert_words(self.scores, SsmScores::words(s, target.max_rows as usize) as u64, "ssm_chunk.scores");
+        let block = tiling.rows * tiling.keep;
+        let blocks = s.head_dim / block;
+        let params = [
+            s.head_dim as u32,
+            s.repeat() as u32,
+            s.repeated(),
+            self.in_stride as u32,
+            s.d_inner as u32,
+            self.u_stride as u32 / 4,
+            s.xb_channels() as u32,
+            2 * s.xb_channels() as u32,
+            self.y_stride as u32,
+            s.state() as u32,
+            s.taps_offset() as u32,
+            s.heads as u32,
+            blocks as u32,
+        ];
+        dispatch(
+            label,
+            "ssm_chunk",
+            vec![shader!("ssm_chunk.wgsl"), shader!("parts/conv_input.wgsl"), shader!("parts/conv_carry.wgsl"), STEP],
+            target.constants(vec![
+                ("WG", tiling.lanes as f64),
+                ("CHUNK", chunk as f64),
+                ("ROWS", tiling.rows as f64),
+                ("KEEP", tiling.keep as f64),
+                ("BLOCK", block as f64),
+                ("OUTPUTS", tiling.outputs as f64),
+                ("PITCH", tiling.pitch as f64),
+                ("LEFT", tiling.left as f64),
+                ("RIGHT", tiling.right as f64),
+            ]),
+            &params,
+            bindings(self.step, &[self.zxbcdt, self.u, self.scores], &[self.state, self.y]),
+            Grid::new(Extent::Fixed((s.heads * blocks) as u32), Extent::Segments),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_head_dim_tiles_evenly_and_fits() {
+        for head_dim in (4..=128).step_by(4) {
+            let t = Tiling::new(head_dim);
+            let block = t.rows * t.keep;
+            assert_eq!(head_dim % block, 0, "{head_dim}: {t:?}");
+            assert_eq!(t.lanes % block, 0, "{head_dim}: {t:?}");
+            assert!(t.left + t.right <= MEMORY && t.outputs <= MOST_OUTPUTS && t.lanes <= 256, "{head_dim}: {t:?}");
+            assert!(t.left >= SsmScores::chunk(head_dim) * t.pitch, "{head_dim}: {t:?}");
+        }
+    }
+}

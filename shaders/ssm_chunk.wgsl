@@ -19,8 +19,8 @@ override KEEP: u32;     // rows of S that a lane has a quad of, at most 4
 override BLOCK: u32;    // ROWS * KEEP
 override OUTPUTS: u32;  // of y in a lane: CHUNK * BLOCK / WG rounded up, at most 16
 override PITCH: u32;    // quads from row to row of `left` and `right`: (CHUNK + head_dim) / 4, made odd
-override LEFT: u32;     // quads of `left`
-override RIGHT: u32;    // quads of `right`
+override LEFT: u32;     // CHUNK * PITCH
+override RIGHT: u32;    // BLOCK * PITCH
 
 struct Params {
     head_dim: u32,
@@ -116,13 +116,13 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         for (var q = lo / 4u; q < (hi + 3u) / 4u; q++) {
             let x = right[p * PITCH + q];
             for (var k = 0u; k < OUTPUTS; k++) {
-                sums[k] += dot(left[(i_first + k * (WG / BLOCK)) * PITCH + q], x);
+                sums[k] += dot(left[min(i_first + k * (WG / BLOCK), CHUNK - 1u) * PITCH + q], x);
             }
         }
         for (var q = chunk_quads; q < width; q++) {
             let x = right[p * PITCH + q];
             for (var k = 0u; k < OUTPUTS; k++) {
-                sums[k] += dot(left[(i_first + k * (WG / BLOCK)) * PITCH + q], x);
+                sums[k] += dot(left[min(i_first + k * (WG / BLOCK), CHUNK - 1u) * PITCH + q], x);
             }
         }
         for (var k = 0u; k < OUTPUTS; k++) {

@@ -45,8 +45,7 @@ struct Tiling {
     /// Sums of y in a lane.
     outputs: usize,
     /// Quads of workgroup memory.
-    left: usize,
-    right: usize,
+    memory: usize,
 }
 
 impl Tiling {
@@ -58,11 +57,11 @@ impl Tiling {
             let (lanes, block) = (rows * quads, rows * keep);
             let pitch = ((chunk + head_dim) / 4) | 1;
             let outputs = (chunk * block).div_ceil(lanes);
-            Self { rows, keep, pitch, lanes, outputs, left: outputs * (lanes / block) * pitch, right: block * pitch }
+            Self { rows, keep, pitch, lanes, outputs, memory: (chunk + block) * pitch }
         };
         // Two rows a lane reuse what is read of B, where both divide evenly and fit.
         let two = with(2);
-        let fits = head_dim % (2 * rows) == 0 && quads % 2 == 0 && two.left + two.right <= MEMORY;
+        let fits = head_dim % (2 * rows) == 0 && quads % 2 == 0 && two.memory <= MEMORY;
         if fits { two } else { with(1) }
     }
 }
@@ -75,7 +74,7 @@ impl SsmChunk<'_> {
         let chunk = SsmScores::chunk(s.head_dim);
         assert!(s.head_dim % 4 == 0 && s.head_dim <= 128, "{label}: head_dim {}", s.head_dim);
         let tiling = Tiling::new(s.head_dim);
-        assert!(tiling.left + tiling.right <= MEMORY && tiling.outputs <= MOST_OUTPUTS, "{label}: {tiling:?}");
+        assert!(tiling.memory <= MEMORY && tiling.outputs <= MOST_OUTPUTS, "{label}: {tiling:?}");
         assert!(s.d_inner <= self.y_stride && s.in_proj() <= self.in_stride, "{label}: rows are too short");
         assert!(s.channels() <= self.u_stride && self.u_stride % 4 == 0, "{label}: rows of u are no whole quads");
         assert_words(self.scores, SsmScores::words(s, target.max_rows as usize) as u64, "ssm_chunk.scores");
@@ -108,8 +107,8 @@ impl SsmChunk<'_> {
                 ("BLOCK", block as f64),
                 ("OUTPUTS", tiling.outputs as f64),
                 ("PITCH", tiling.pitch as f64),
-                ("LEFT", tiling.left as f64),
-                ("RIGHT", tiling.right as f64),
+                ("LEFT", (chunk * tiling.pitch) as f64),
+                ("RIGHT", (block * tiling.pitch) as f64),
             ]),
             &params,
             bindings(self.step, &[self.zxbcdt, self.u, self.scores], &[self.state, self.y]),
@@ -129,8 +128,7 @@ mod tests {
             let block = t.rows * t.keep;
             assert_eq!(head_dim % block, 0, "{head_dim}: {t:?}");
             assert_eq!(t.lanes % block, 0, "{head_dim}: {t:?}");
-            assert!(t.left + t.right <= MEMORY && t.outputs <= MOST_OUTPUTS && t.lanes <= 256, "{head_dim}: {t:?}");
-            assert!(t.left >= SsmScores::chunk(head_dim) * t.pitch, "{head_dim}: {t:?}");
+            assert!(t.memory <= MEMORY && t.outputs <= MOST_OUTPUTS && t.lanes <= 256, "{head_dim}: {t:?}");
         }
     }
 }

@@ -39,8 +39,8 @@ pub struct Inputs {
 pub struct Outputs {
     /// `[rows, d_inner]` before the norm.
     pub y: Vec<f64>,
-    /// `[rows, heads]`: how much larger than y are S C and D x, whose sum it is (root mean squares over a head). Where
-    /// they cancel, their rounding stays.
+    /// `[rows, heads]`: how much larger than y the products are whose sum it is (roots of the sums of their squares over
+    /// a head), at least 1. Where they cancel, their rounding stays.
     pub cancelled: Vec<f64>,
     /// `[rows, d_inner]`.
     pub gated: Vec<f64>,
@@ -85,11 +85,13 @@ pub fn ssm_chunk(inputs: &Inputs) -> Outputs {
                 for i in 0..p {
                     for n in 0..p {
                         let v = &mut scan[i * p + n];
-                        *v = a * *v + dt * x[i] * b[n];
+                        let (old, new) = (a * *v, dt * x[i] * b[n]);
+                        *v = old + new;
                         y[i] += *v * c[n];
+                        terms += (old * old + new * new) * c[n] * c[n];
                     }
                     let skipped = f64::from(skip) * x[i];
-                    terms += y[i] * y[i] + skipped * skipped;
+                    terms += skipped * skipped;
                     y[i] += skipped;
                 }
                 let squares: f64 = y.iter().map(|v| v * v).sum();

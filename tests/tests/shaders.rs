@@ -1,0 +1,246 @@
+//! Every shader that a plan can run, as it is joined, is compiled by naga (native; Firefox) and by Tint (Chrome): each
+//! accepts some of what the other refuses.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use naga::back::pipeline_constants::process_overrides;
+use naga::valid::{Capabilities, ValidationFlags, Validator};
+use pollster::block_on;
+use serde_json::{Value, json};
+use zebra_runtime::config::{BaseAttention, Layer, Mamba2Config, MlaConfig, ModelConfig, Rope};
+use zebra_runtime::engine::CacheFormat;
+use zebra_runtime::gpu::{Access, Dispatch, Limits};
+use zebra_runtime::model::{Plan, PlanOptions};
+use zebra_runtime::weights::{Checkpoint, Preset};
+use zebra_tests::files::TestFolder;
+use zebra_tests::harness::report;
+
+/// What WebGPU promises everywhere.
+const LEAST: Limits = Limits {
+    binding: 128 << 20,
+    buffer: 256 << 20,
+    workgroups: 65_535,
+    workgroup_memory: 16 << 10,
+    invocations: 256,
+    storage_buffers: 8,
+    uniform_alignment: 256,
+};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// A model of one MLA and one Mamba2 layer with the widths of a released one.
+fn released(
+    hidden: usize,
+    mlp: usize,
+    heads: usize,
+    ranks: [usize; 2],
+    mla_dims: [usize; 3],
+    d_xb: usize,
+) -> ModelConfig {
+    let [nope, rope, value] = mla_dims;
+    let head_dim = hidden / heads;
+    let mla = MlaConfig {
+        heads,
+        kv_heads: 8,
+        q_lora_rank: Some(ranks[0]),
+        kv_lora_rank: ranks[1],
+        qk_nope_head_dim: nope,
+        qk_rope_head_dim: rope,
+        v_head_dim: value,
+        lora_layer_norm: false,
+        rope: Rope { inv_freq: vec![1.0; rope / 2], attention_scale: 1.0, softmax_scale: 1.0 },
+    };
+    let mamba2 = Mamba2Config {
+        heads,
+        head_dim,
+        d_inner: hidden,
+        d_xb,
+        d_conv: 4,
+        repeat_kv_before_conv: false,
+        norm_eps: 1e-5,
+    };
+    ModelConfig {
+        hidden_size: hidden,
+        intermediate_size: mlp,
+        vocab_size: 128_256,
+        rms_norm_eps: 1e-5,
+        final_norm_eps: 1e-5,
+        max_position_embeddings: 131_072,
+        tied_head: true,
+        layers: vec![Layer::Mla(mla), Layer::Mamba2(mamba2)],
+        base: BaseAttention { layers: 2, kv_heads: 8, head_dim },
+        eos_token_ids: vec![],
+        bos_token_id: None,
+    }
+}
+
+fn configurations() -> Vec<(String, ModelConfig)> {
+    let folders =
+        ["models/zebra-pocket", "tests/fixtures/tiny-gqa", "tests/fixtures/tiny-mha", "tests/fixtures/tiny-lnorm"];
+    let mut all: Vec<_> = folders
+        .iter()
+        .map(|folder| {
+            let files = TestFolder::open(&root().join(folder));
+            let checkpoint = block_on(Checkpoint::open(&*files)).expect(folder);
+            ((*folder).to_owned(), checkpoint.config().clone())
+        })
+        .collect();
+    all.push(("1B".into(), released(2048, 8192, 32, [1344, 128], [32, 32, 64], 512)));
+    all.push(("3B".into(), released(3072, 8192, 24, [1536, 128], [64, 64, 128], 1024)));
+    all.push(("8B".into(), released(4096, 14_336, 32, [2048, 160], [64, 64, 128], 1024)));
+    all
+}
+
+/// One shader as a dispatch binds it.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Shader {
+    name: &'static str,
+    source: String,
+    /// Values of the override constants, as bits: a set wants an order.
+    constants: Vec<(&'static str, u64)>,
+    /// Binding number and whether it is written.
+    bindings: Vec<(u32, bool)>,
+}
+
+impl Shader {
+    fn of(dispatch: &Dispatch) -> Self {
+        Self {
+            name: dispatch.kernel.name,
+            source: dispatch.kernel.sources.join("\n"),
+            constants: dispatch.kernel.constants.iter().map(|(name, value)| (*name, value.to_bits())).collect(),
+            bindings: dispatch.bindings.iter().map(|b| (b.number, b.access == Access::ReadWrite)).collect(),
+        }
+    }
+
+    fn constants(&self) -> impl Iterator<Item = (String, f64)> {
+        self.constants.iter().map(|(name, bits)| ((*name).to_owned(), f64::from_bits(*bits)))
+    }
+
+    /// For `tests/browser/tint.mjs`. Chrome asks for a directive where subgroup operations are used, which naga refuses.
+    fn for_tint(&self) -> Value {
+        let header = if self.source.contains("subgroup_") || self.source.contains("subgroupAdd") {
+            "enable subgroups;\n"
+        } else {
+            ""
+        };
+        let mut bindings = vec![json!({"binding": 1, "type": "uniform"})];
+        bindings.extend(self.bindings.iter().map(|(number, written)| {
+            json!({"binding": number, "type": if *written { "storage" } else { "read-only-storage" }})
+        }));
+        let constants: serde_json::Map<String, Value> =
+            self.constants().map(|(name, value)| (name, json!(value))).collect();
+        json!({
+            "name": format!("{} {:?}", self.name, self.constants().collect::<Vec<_>>()),
+            "source": format!("{header}{}", self.source),
+            "constants": constants,
+            "bindings": bindings,
+        })
+    }
+}
+
+/// The shaders of every plan: models, weight and cache formats, subgroups, the plain path, and matrices that the least
+/// limits split or that fit whole.
+fn all_shaders() -> Vec<Shader> {
+    let mut all = BTreeSet::new();
+    let roomy = Limits { binding: 2 << 30, buffer: 4 << 30, ..LEAST };
+    let kernels = [(false, false), (false, true), (true, false)];
+    for (name, config) in configurations() {
+        for (preset, cache) in
+            Preset::ALL.into_iter().flat_map(|p| [CacheFormat::F32, CacheFormat::F16, CacheFormat::Q8].map(|c| (p, c)))
+        {
+            for (limits, (plain, subgroups)) in [LEAST, roomy].into_iter().flat_map(|l| kernels.map(|k| (l, k))) {
+                let options = PlanOptions {
+                    preset,
+                    cache,
+                    slots: 2,
+                    context: 256,
+                    max_rows: 64,
+                    narrow_rows: 8,
+                    logit_rows: 2,
+                    plain,
+                    subgroups,
+                };
+                let plan = match Plan::new(&config, options, limits) {
+                    Ok(plan) => plan,
+                    // The largest matrices at f32 are too large for what WebGPU promises.
+                    Err(e @ zebra_runtime::Error::Limit { .. }) if limits == LEAST => {
+                        report(&format!("shaders: {name} at {} under the least limits: {e}", preset.name()));
+                        continue;
+                    }
+                    Err(e) => panic!("{name}: {e}"),
+                };
+                let lists = [&plan.narrow, &plan.wide];
+                let dispatches = lists.iter().flat_map(|l| l.body.iter().chain(&l.head)).chain(&plan.sampling);
+                all.extend(dispatches.map(Shader::of));
+            }
+        }
+    }
+    all.into_iter().collect()
+}
+
+/// What naga says against a shader.
+fn refused_by_naga(source: &str, constants: impl Iterator<Item = (String, f64)>) -> Option<String> {
+    let module = match naga::front::wgsl::parse_str(source) {
+        Ok(module) => module,
+        Err(e) => return Some(e.emit_to_string(source)),
+    };
+    let mut validator = Validator::new(ValidationFlags::all(), Capabilities::all());
+    let info = match validator.validate(&module) {
+        Ok(info) => info,
+        Err(e) => return Some(e.emit_to_string(source)),
+    };
+    let constants = constants.collect();
+    process_overrides(&module, &info, Some((naga::ShaderStage::Compute, "main")), &constants)
+        .err()
+        .map(|e| e.to_string())
+}
+
+#[test]
+fn naga_accepts_every_shader() {
+    let shaders = all_shaders();
+    let mut refused = Vec::new();
+    for shader in &shaders {
+        if let Some(reason) = refused_by_naga(&shader.source, shader.constants()) {
+            refused.push(format!("{}: {reason}", shader.name));
+        }
+    }
+    assert!(refused.is_empty(), "{}", refused.join("\n"));
+    report(&format!("shaders: {} accepted by naga", shaders.len()));
+    let control = "@compute @workgroup_size(1) fn main() { let x: u32 = 1.5f; }";
+    assert!(refused_by_naga(control, std::iter::empty()).is_some(), "the control must be refused");
+}
+
+#[test]
+fn tint_accepts_every_shader() {
+    let shaders: Vec<Value> = all_shaders().iter().map(Shader::for_tint).collect();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let list = folder.path().join("shaders.json");
+    std::fs::write(&list, serde_json::to_vec(&shaders).expect("JSON")).expect("the list is written");
+    let run = Command::new("node").arg(root().join("tests/browser/tint.mjs")).arg(&list).output();
+    let run = run.unwrap_or_else(|e| panic!("node could not be run ({e}): run scripts/setup-test-tools.sh"));
+    let (said, errors) = (String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
+    assert!(run.status.success(), "{said}{errors}");
+    report(&format!("shaders: {}", said.trim()));
+}
+
+/// A file that no plan joins would be compiled by nobody.
+#[test]
+fn every_shader_file_is_part_of_a_plan() {
+    let shaders = all_shaders();
+    let mut files = 0;
+    for folder in ["shaders", "shaders/parts"] {
+        for entry in std::fs::read_dir(root().join(folder)).expect("the folder of shaders") {
+            let path = entry.expect("a readable folder").path();
+            if path.extension().is_some_and(|e| e == "wgsl") {
+                let text = std::fs::read_to_string(&path).expect("a shader");
+                assert!(shaders.iter().any(|s| s.source.contains(&text)), "{} is in no plan", path.display());
+                files += 1;
+            }
+        }
+    }
+    report(&format!("shaders: {files} files, all joined in {} shaders", shaders.len()));
+}

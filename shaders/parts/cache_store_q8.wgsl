@@ -13,7 +13,7 @@ fn store_row(base: u32, lane: u32, lanes: u32) {
                 let v = abs(new_quad(q));
                 most = max(most, max(max(v.x, v.y), max(v.z, v.w)));
             }
-            rounded[g] = unpack2x16float(pack2x16float(vec2<f32>(most / 127.0, 0.0))).x;
+            rounded[g] = unpack2x16float(pack2x16float(vec2<f32>(min(most / 127.0, 65504.0), 0.0))).x;
             var inverse = 0.0;
             if (rounded[g] > 0.0) {
                 inverse = 1.0 / rounded[g];
@@ -27,7 +27,8 @@ fn store_row(base: u32, lane: u32, lanes: u32) {
     }
     let ropes = base + params.latent_quads + pairs;
     for (var q = lane; q < params.rope_quads; q += lanes) {
-        let v = new_quad(params.latent_quads + q);
+        // WGSL leaves open what an f16 too large for its range becomes.
+        let v = clamp(new_quad(params.latent_quads + q), vec4<f32>(-65504.0), vec4<f32>(65504.0));
         latents[ropes + 2u * q] = pack2x16float(v.xy);
         latents[ropes + 2u * q + 1u] = pack2x16float(v.zw);
     }

@@ -19,7 +19,10 @@ pub struct Tolerance {
 impl Tolerance {
     /// Errors are mostly of one kind and spread evenly: none over `max_sd`, their square mean below a ninth of its square.
     pub fn sd(max_sd: f64) -> Self {
-        Self { nmse: max_sd * max_sd / 9.0, max_sd }
+        Self {
+            nmse: max_sd * max_sd / 9.0,
+            max_sd,
+        }
     }
 }
 
@@ -44,7 +47,11 @@ impl Worst {
 
 impl fmt::Display for Worst {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} values, worst NMSE {:.1e}, worst error {:.1e} sd", self.values, self.nmse, self.max_sd)
+        write!(
+            f,
+            "{} values, worst NMSE {:.1e}, worst error {:.1e} sd",
+            self.values, self.nmse, self.max_sd
+        )
     }
 }
 
@@ -67,7 +74,11 @@ fn spread(values: impl Iterator<Item = f64> + Clone) -> (f64, f64) {
 /// Says what differs most, or which element was not written, was written and must not be, or is no number.
 pub fn compare(got: &[f32], expected: &[f64], stride: usize, tolerance: Tolerance) -> Result<Worst, String> {
     if got.len() != expected.len() {
-        return Err(format!("{} values were put out, {} are expected", got.len(), expected.len()));
+        return Err(format!(
+            "{} values were put out, {} are expected",
+            got.len(),
+            expected.len()
+        ));
     }
     for (i, (g, e)) in got.iter().zip(expected).enumerate() {
         let place = || format!("row {} column {}", i / stride, i % stride);
@@ -97,9 +108,11 @@ pub fn compare(got: &[f32], expected: &[f64], stride: usize, tolerance: Toleranc
             (square, sd) = (all_square, all_sd);
         }
         let errors = || {
-            g.iter().zip(e).enumerate().filter(|(_, (_, e))| e.to_bits() != UNTOUCHED.to_bits()).map(
-                |(c, (g, e))| (c, (f64::from(*g) - e).abs()),
-            )
+            g.iter()
+                .zip(e)
+                .enumerate()
+                .filter(|(_, (_, e))| e.to_bits() != UNTOUCHED.to_bits())
+                .map(|(c, (g, e))| (c, (f64::from(*g) - e).abs()))
         };
         let mean = errors().map(|(_, d)| d * d).sum::<f64>() / values as f64;
         let nmse = if mean == 0.0 { 0.0 } else { mean / square };
@@ -118,19 +131,43 @@ pub fn compare(got: &[f32], expected: &[f64], stride: usize, tolerance: Toleranc
     Ok(worst)
 }
 
+/// Compares element by element; `allowed` is the largest error of an element, by its index and its expected value.
+///
+/// # Errors
+/// As [`compare`].
+pub fn compare_each(
+    got: &[f32],
+    expected: &[f64],
+    stride: usize,
+    allowed: impl Fn(usize, f64) -> f64,
+) -> Result<Worst, String> {
+    let worst = compare(
+        got,
+        expected,
+        stride,
+        Tolerance {
+            nmse: f64::MAX,
+            max_sd: f64::MAX,
+        },
+    )?;
+    for (i, (g, e)) in got.iter().zip(expected).enumerate().filter(|(_, (_, e))| e.is_finite()) {
+        let (error, most) = ((f64::from(*g) - e).abs(), allowed(i, *e));
+        if error > most {
+            let (row, column) = (i / stride, i % stride);
+            return Err(format!(
+                "row {row} column {column}: {g} is off {e} by {error:.2e} (at most {most:.1e})"
+            ));
+        }
+    }
+    Ok(worst)
+}
+
 /// Compares element by element, by the size of each.
 ///
 /// # Errors
 /// As [`compare`].
 pub fn compare_relative(got: &[f32], expected: &[f64], stride: usize, relative: f64) -> Result<Worst, String> {
-    let worst = compare(got, expected, stride, Tolerance::sd(3.0 * relative))?;
-    for (i, (g, e)) in got.iter().zip(expected).enumerate() {
-        let error = (f64::from(*g) - e).abs();
-        if e.is_finite() && error > relative * e.abs() {
-            return Err(format!("row {} column {}: {e} is {g}", i / stride, i % stride));
-        }
-    }
-    Ok(worst)
+    compare_each(got, expected, stride, |_, e| relative * e.abs())
 }
 
 #[cfg(test)]
@@ -142,7 +179,11 @@ mod tests {
     const TOLERANCE: f64 = 1e-5;
 
     fn rows() -> (Vec<f32>, Vec<f64>) {
-        let expected: Vec<f64> = Random::new(1).normals(5 * STRIDE, 2.0).into_iter().map(f64::from).collect();
+        let expected: Vec<f64> = Random::new(1)
+            .normals(5 * STRIDE, 2.0)
+            .into_iter()
+            .map(f64::from)
+            .collect();
         (expected.iter().map(|v| *v as f32).collect(), expected)
     }
 

@@ -88,7 +88,7 @@ impl MatMul<'_> {
                     Width::Narrow => (1, shader!("parts/rows_1.wgsl")),
                     Width::Wide => (4, shader!("parts/rows_4.wgsl")),
                 };
-                sources.extend([shader!("matvec.wgsl"), target.lanes(), text]);
+                sources.extend([shader!("matvec.wgsl"), target.lanes(64), text]);
                 constants.push(("WG", 64.0));
                 let items = n.div_ceil(if self.epilogue == Epilogue::SwiGlu { 2 } else { 4 }) as u32;
                 dispatch(label, "matvec", sources, constants, &params, all_bindings, Grid::new(Extent::Fixed(items), rows(per)))

@@ -41,6 +41,11 @@ impl MlaCombine<'_> {
             MlaAttend::spans(s, self.span) as u32,
             self.o_stride as u32,
         ];
+        let mut constants = target.constants(vec![
+            ("WG", f64::from(WG)),
+            ("LATENT_QUADS_PADDED", (self.kv_b.k_padded() / 4) as f64),
+        ]);
+        constants.extend(part.constants());
         let mut sources = vec![shader!("mla_combine.wgsl"), STEP];
         sources.extend(part.sources());
         let mut all = bindings(self.step, &[self.sums, self.weights], &[self.o]);
@@ -49,10 +54,7 @@ impl MlaCombine<'_> {
             label,
             "mla_combine",
             sources,
-            target.constants(vec![
-                ("WG", f64::from(WG)),
-                ("LATENT_QUADS_PADDED", (self.kv_b.k_padded() / 4) as f64),
-            ]),
+            constants,
             &params,
             all,
             Grid::new(Extent::Fixed(h.heads as u32), Extent::Rows { per: 1 }),

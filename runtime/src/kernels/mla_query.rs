@@ -54,6 +54,8 @@ impl MlaQuery<'_> {
             self.q_stride as u32,
             self.scale.to_bits(),
         ];
+        let mut constants = target.constants(vec![("WG", f64::from(WG))]);
+        constants.extend(part.constants());
         let mut sources = vec![shader!("mla_query.wgsl"), shader!("parts/rope.wgsl"), STEP];
         sources.extend(part.sources());
         let mut all = bindings(self.step, &[self.q, self.turns], &[self.query]);
@@ -62,7 +64,7 @@ impl MlaQuery<'_> {
             label,
             "mla_query",
             sources,
-            target.constants(vec![("WG", f64::from(WG))]),
+            constants,
             &params,
             all,
             Grid::new(Extent::Fixed(h.heads as u32), Extent::Rows { per: 1 }),

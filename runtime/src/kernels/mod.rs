@@ -43,9 +43,10 @@ pub struct Target {
 }
 
 impl Target {
-    /// The part that sums over a workgroup's lanes.
-    pub(crate) fn lanes(self) -> &'static str {
-        if self.subgroups { shader!("parts/lanes_subgroup.wgsl") } else { shader!("parts/lanes_plain.wgsl") }
+    /// The part that sums over the `wg` lanes of a workgroup. Subgroups must be full: llvmpipe (Mesa 22.3) adds lanes of
+    /// the last one that are not there.
+    pub(crate) fn lanes(self, wg: usize) -> &'static str {
+        if self.subgroups && wg % 64 == 0 { shader!("parts/lanes_subgroup.wgsl") } else { shader!("parts/lanes_plain.wgsl") }
     }
 
     /// Folds `MAX_ROWS` into the constants of a kernel that reads the step.

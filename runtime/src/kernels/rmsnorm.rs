@@ -57,7 +57,7 @@ impl RmsNorm<'_> {
         dispatch(
             label,
             "rmsnorm",
-            vec![shader!("rmsnorm.wgsl"), STEP, target.lanes()],
+            vec![shader!("rmsnorm.wgsl"), STEP, target.lanes(wg as usize)],
             constants,
             &params,
             bindings(self.step, &[self.x.buffer, self.weight], &[self.y.buffer]),

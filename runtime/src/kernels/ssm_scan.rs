@@ -71,7 +71,7 @@ impl SsmScan<'_> {
                 shader!("parts/conv_carry.wgsl"),
                 shader!("parts/softplus.wgsl"),
                 STEP,
-                target.lanes(),
+                target.lanes(s.head_dim * lanes),
             ],
             target.constants(vec![
                 ("WG", (s.head_dim * lanes) as f64),

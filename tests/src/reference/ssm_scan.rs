@@ -29,7 +29,11 @@ pub struct SsmScan<'a> {
 
 /// log(1 + exp(v)).
 pub fn softplus(v: f64) -> f64 {
-    if v > 0.0 { v + (-v).exp().ln_1p() } else { v.exp().ln_1p() }
+    if v > 0.0 {
+        v + (-v).exp().ln_1p()
+    } else {
+        v.exp().ln_1p()
+    }
 }
 
 /// Writes y, and of the live slots' states `[slots, state]` what follows.
@@ -48,7 +52,13 @@ pub fn ssm_scan(step: &Step, m: &SsmScan<'_>, state: &mut [f64], y: &mut [f64]) 
             let u = &m.u[r * m.u_stride..][..s.channels()];
             let width = s.xb_channels();
             let (x, b, c) = (&u[..width], &u[width..2 * width], &u[2 * width..]);
-            let spread = |v: &[f32]| if s.repeat_kv_before_conv { v.to_vec() } else { repeat(v, s) };
+            let spread = |v: &[f32]| {
+                if s.repeat_kv_before_conv {
+                    v.to_vec()
+                } else {
+                    repeat(v, s)
+                }
+            };
             let (x, b) = (spread(x), spread(b));
             for h in 0..heads {
                 let dt = softplus(f64::from(dts[h]) + f64::from(m.dt_bias[h]));

@@ -1,0 +1,505 @@
+//! `matvec.wgsl` and `matmul.wgsl`.
+
+use zebra_runtime::gpu::Gpu;
+use zebra_runtime::kernels::Target;
+use zebra_runtime::kernels::matmul::{Epilogue, MatMul, Width};
+use zebra_runtime::kernels::rmsnorm::Columns;
+use zebra_runtime::weights::WeightFormat;
+use zebra_tests::compare::{Tolerance, UNTOUCHED, Worst, compare};
+use zebra_tests::harness::{Bench, POISON, StepBuilder, on_gpu, report, shape_of};
+use zebra_tests::random::Random;
+use zebra_tests::reference::matmul as twin;
+use zebra_tests::reference::weight::{FORMATS, Weight};
+
+use super::{Cut, Input, table, target};
+
+const MAX_ROWS: u32 = 140;
+
+#[derive(Debug, Clone, Copy)]
+struct Case {
+    format: WeightFormat,
+    n: usize,
+    k: usize,
+    rows: usize,
+    epilogue: Epilogue,
+    width: Width,
+    plain: bool,
+    subgroups: bool,
+    cut: Cut,
+    /// Some of x are a thousand times the others.
+    outliers: bool,
+    logit_rows: bool,
+}
+
+impl Default for Case {
+    fn default() -> Self {
+        Self {
+            format: WeightFormat::Q8,
+            n: 8,
+            k: 64,
+            rows: 1,
+            epilogue: Epilogue::Store,
+            width: Width::Narrow,
+            plain: false,
+            subgroups: false,
+            cut: Cut::Whole,
+            outliers: false,
+            logit_rows: false,
+        }
+    }
+}
+
+const EPILOGUES: [Epilogue; 3] = [Epilogue::Store, Epilogue::Add, Epilogue::SwiGlu];
+
+/// The formats by turns, the epilogues by slower turns.
+fn varied(i: usize, n: usize, k: usize, rows: usize) -> Case {
+    let epilogue = EPILOGUES[i / 4 % 3];
+    let n = if epilogue == Epilogue::SwiGlu { 2 * n } else { n };
+    Case {
+        format: FORMATS[i % 4],
+        n,
+        k,
+        rows,
+        epilogue,
+        ..Case::default()
+    }
+}
+
+struct Data {
+    weight: Weight,
+    x: Vec<f32>,
+    x_stride: usize,
+    x_offset: usize,
+    y: Vec<f32>,
+    y_stride: usize,
+    y_offset: usize,
+}
+
+impl Data {
+    fn new(case: &Case) -> Self {
+        let mut random = Random::new((case.n * 31 + case.k * 7 + case.rows) as u64);
+        let weight = Weight::random(case.format, case.n, case.k, &mut random);
+        // x is a part of wider rows; whatever else they hold must not be read.
+        let padded = case.k.next_multiple_of(32);
+        let (x_offset, x_stride) = if case.rows % 2 == 0 {
+            (32, padded + 64)
+        } else {
+            (0, padded)
+        };
+        let mut x = vec![f32::NAN; case.rows * x_stride];
+        for row in x.chunks_mut(x_stride) {
+            let part = &mut row[x_offset..x_offset + padded];
+            part.fill(0.0);
+            part[..case.k].copy_from_slice(&random.normals(case.k, 1.0));
+            if case.outliers {
+                (0..3).for_each(|_| part[random.below(case.k)] *= 1e3);
+            }
+        }
+        let outputs = if case.epilogue == Epilogue::SwiGlu {
+            case.n / 2
+        } else {
+            case.n
+        };
+        let (y_offset, y_stride) = (3, outputs + 5);
+        let mut y = vec![f32::from_bits(POISON); case.rows * y_stride];
+        if case.epilogue == Epilogue::Add {
+            for row in y.chunks_mut(y_stride) {
+                row[y_offset..y_offset + outputs].copy_from_slice(&random.normals(outputs, 1.0));
+            }
+        }
+        Self {
+            weight,
+            x,
+            x_stride,
+            x_offset,
+            y,
+            y_stride,
+            y_offset,
+        }
+    }
+
+    fn expected(&self, case: &Case, input: Input) -> Vec<f64> {
+        let untouched = |v: &f32| {
+            if v.to_bits() == POISON {
+                UNTOUCHED
+            } else {
+                f64::from(*v)
+            }
+        };
+        let mut y: Vec<f64> = self.y.iter().map(untouched).collect();
+        let mut x = self.x.clone();
+        if input == Input::Altered {
+            x[self.x_offset] += 0.05 * case.k as f32;
+        }
+        twin::matmul(
+            &twin::MatMul {
+                rows: case.rows,
+                x: &x,
+                x_stride: self.x_stride,
+                x_offset: self.x_offset,
+                weight: &self.weight.values(),
+                n: case.n,
+                k: case.k,
+                y_stride: self.y_stride,
+                y_offset: self.y_offset,
+                epilogue: case.epilogue,
+            },
+            &mut y,
+        );
+        y
+    }
+
+    fn got(&self, gpu: &Gpu, case: &Case) -> Result<Vec<f32>, String> {
+        let target = target(gpu, case.subgroups, MAX_ROWS);
+        let target = Target {
+            plain: case.plain,
+            limits: case.cut.limits(target.limits, case.format, case.n, case.k),
+            ..target
+        };
+        let step = if case.logit_rows {
+            // The products run over the logit rows, packed, whatever rows they are of.
+            StepBuilder::new()
+                .segment(0, 5, case.rows + 3)
+                .logits(&vec![1; case.rows])
+                .build()
+        } else {
+            StepBuilder::new().segment(0, 5, case.rows).build()
+        };
+        let bench = Bench::new(gpu);
+        let y = bench.state("y", &self.y);
+        let dispatches = MatMul {
+            step: &bench.step(&step, MAX_ROWS),
+            x: Columns {
+                buffer: &bench.floats("x", &self.x),
+                stride: self.x_stride,
+                offset: self.x_offset,
+            },
+            weight: &bench.matrix("weight", &self.weight, target),
+            y: Columns {
+                buffer: &y,
+                stride: self.y_stride,
+                offset: self.y_offset,
+            },
+            epilogue: case.epilogue,
+            logit_rows: case.logit_rows,
+        }
+        .dispatches("test", case.width, target);
+        let expected = match case.cut {
+            Cut::Whole | Cut::Pieces => 1,
+            Cut::PiecesAndDispatches => 2,
+            Cut::Dispatches => 3,
+        };
+        if dispatches.len() != expected {
+            return Err(format!("{} dispatches, {expected} are expected", dispatches.len()));
+        }
+        bench.run(&dispatches, shape_of(&step))?;
+        Ok(bench.read(&y))
+    }
+}
+
+/// f32 sums of up to 14,336 products in 64 lanes: rounding errors of some 1e-7 of a sum's own spread, a few times that
+/// at worst among some thousand sums. SwiGLU multiplies two of them, and its exp has an error of its own.
+const TOLERANCE: f64 = 1e-5;
+
+/// A tile sums products one after another: the errors grow as the square root of their number.
+const TILE_TOLERANCE: f64 = 4e-5;
+
+fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
+    let data = Data::new(case);
+    let tolerance = if case.width == Width::Wide && !case.plain {
+        TILE_TOLERANCE
+    } else {
+        TOLERANCE
+    };
+    compare(
+        &data.got(gpu, case)?,
+        &data.expected(case, input),
+        data.y_stride,
+        Tolerance::sd(tolerance),
+    )
+}
+
+/// One, odd, and one past what the 64 lanes take at once (512 inputs).
+const SIZES: [(usize, usize); 6] = [(1, 24), (5, 96), (4, 8), (67, 520), (3, 1), (130, 545)];
+
+#[test]
+fn matvec_sizes() {
+    let mut cases = Vec::new();
+    for subgroups in [false, true] {
+        for (i, (n, k)) in SIZES.into_iter().enumerate() {
+            for format in 0..4 {
+                let case = varied(4 * i + format, n, k, [1, 3][i % 2]);
+                cases.push(Case { subgroups, ..case });
+            }
+        }
+    }
+    table("matvec, sizes", cases, run);
+}
+
+#[test]
+fn matvec_many_rows() {
+    let mut cases = Vec::new();
+    for subgroups in [false, true] {
+        for (i, rows) in [1, 3, 4, 5, 8, 63, 64, 65].into_iter().enumerate() {
+            let case = varied(5 * i, 9, 96, rows);
+            cases.push(Case {
+                width: Width::Wide,
+                plain: true,
+                subgroups,
+                ..case
+            });
+            cases.push(Case {
+                subgroups,
+                ..varied(5 * i + 1, 9, 96, rows)
+            });
+        }
+    }
+    table("matvec, many rows", cases, run);
+}
+
+#[test]
+fn matmul_tiles() {
+    let mut cases = Vec::new();
+    let sizes = [(1, 24), (63, 96), (64, 32), (65, 520), (130, 64), (33, 8)];
+    for (i, rows) in [1, 3, 4, 5, 8, 63, 64, 65, 129].into_iter().enumerate() {
+        for j in 0..4 {
+            let (n, k) = sizes[(i + j) % 6];
+            cases.push(Case {
+                width: Width::Wide,
+                ..varied(5 * i + j, n, k, rows)
+            });
+        }
+    }
+    table("matmul, tiles", cases, run);
+}
+
+/// Every product of the released models, (n, k); the outputs of the large ones are cut to keep a software adapter quick.
+const GEOMETRY: [(&str, usize, usize); 21] = [
+    ("1B in_proj", 5152, 2048),
+    ("1B out_proj", 2048, 2048),
+    ("1B q_a + kv_a", 1344 + 160, 2048),
+    ("1B q_b", 2048, 1344),
+    ("1B gate_up", 16384, 2048),
+    ("1B down", 2048, 8192),
+    ("1B head", 128_256, 2048),
+    ("3B in_proj", 8216, 3072),
+    ("3B out_proj", 3072, 3072),
+    ("3B q_a + kv_a", 1536 + 192, 3072),
+    ("3B q_b", 3072, 1536),
+    ("3B gate_up", 16384, 3072),
+    ("3B down", 3072, 8192),
+    ("3B head", 128_256, 3072),
+    ("8B in_proj", 10272, 4096),
+    ("8B out_proj", 4096, 4096),
+    ("8B q_a + kv_a", 2048 + 224, 4096),
+    ("8B q_b", 4096, 2048),
+    ("8B gate_up", 28672, 4096),
+    ("8B down", 4096, 14336),
+    ("8B head", 128_256, 4096),
+];
+
+#[test]
+fn released_widths() {
+    let mut cases = Vec::new();
+    for (i, (name, n, k)) in GEOMETRY.into_iter().enumerate() {
+        let full = i < 2;
+        let n = if full { n } else { n.min(1_000_000 / k) / 2 * 2 };
+        let epilogue = match name {
+            _ if name.ends_with("gate_up") => Epilogue::SwiGlu,
+            _ if name.ends_with("down") || name.ends_with("out_proj") => Epilogue::Add,
+            _ => Epilogue::Store,
+        };
+        let case = Case {
+            format: FORMATS[3 - i % 2],
+            n,
+            k,
+            rows: 1 + i % 2,
+            epilogue,
+            ..Case::default()
+        };
+        cases.push(Case {
+            subgroups: true,
+            ..case
+        });
+        cases.push(Case {
+            n: n.min(96),
+            format: FORMATS[i % 4],
+            ..case
+        });
+        cases.push(Case {
+            n: n.min(66),
+            rows: 9,
+            width: Width::Wide,
+            format: FORMATS[3 - i % 4],
+            ..case
+        });
+    }
+    table("matvec and matmul, released widths", cases, run);
+}
+
+#[test]
+fn outliers() {
+    let mut cases = Vec::new();
+    for (i, (n, k)) in [(40, 2048), (40, 520), (33, 96)].into_iter().enumerate() {
+        for j in 0..4 {
+            let case = Case {
+                outliers: true,
+                ..varied(5 * i + j, n, k, 2)
+            };
+            cases.push(Case {
+                subgroups: true,
+                ..case
+            });
+            cases.push(case);
+            cases.push(Case {
+                width: Width::Wide,
+                rows: 65,
+                ..case
+            });
+        }
+    }
+    table("matvec and matmul, outliers of 1e3", cases, run);
+}
+
+#[test]
+fn weights_cut_by_limits() {
+    let mut cases = Vec::new();
+    for format in FORMATS {
+        for cut in [Cut::Pieces, Cut::PiecesAndDispatches, Cut::Dispatches] {
+            for (width, rows) in [(Width::Narrow, 2), (Width::Wide, 66)] {
+                // An odd number of groups in a row: the scales of a later part begin inside of a word.
+                let case = Case {
+                    format,
+                    n: 39,
+                    k: 96,
+                    cut,
+                    width,
+                    rows,
+                    ..Case::default()
+                };
+                cases.push(case);
+                cases.push(Case {
+                    n: 70,
+                    epilogue: Epilogue::Add,
+                    ..case
+                });
+            }
+        }
+        cases.push(Case {
+            format,
+            n: 38,
+            k: 96,
+            cut: Cut::Pieces,
+            epilogue: Epilogue::SwiGlu,
+            ..Case::default()
+        });
+        cases.push(Case {
+            format,
+            n: 38,
+            k: 96,
+            rows: 9,
+            width: Width::Wide,
+            cut: Cut::Pieces,
+            epilogue: Epilogue::SwiGlu,
+            ..Case::default()
+        });
+    }
+    table("matvec and matmul, cut weights", cases, run);
+}
+
+#[test]
+fn logit_rows() {
+    let mut cases = Vec::new();
+    for (i, rows) in [1, 2, 5, 70].into_iter().enumerate() {
+        let case = Case {
+            n: 131,
+            k: 96,
+            logit_rows: true,
+            ..varied(i, 131, 96, rows)
+        };
+        cases.push(case);
+        cases.push(Case {
+            width: Width::Wide,
+            ..case
+        });
+        cases.push(Case {
+            width: Width::Wide,
+            plain: true,
+            subgroups: true,
+            ..case
+        });
+    }
+    table("matvec and matmul, logit rows", cases, run);
+}
+
+#[test]
+fn grids_that_fold() {
+    // Over 65,535 workgroups along x.
+    let case = Case {
+        n: 4 * 65_535 + 6,
+        k: 8,
+        format: WeightFormat::Q8,
+        ..Case::default()
+    };
+    let cases = vec![
+        case,
+        Case {
+            n: 4 * 65_535 + 10,
+            format: WeightFormat::Q4,
+            epilogue: Epilogue::SwiGlu,
+            ..case
+        },
+    ];
+    table("matvec, folded grids", cases, run);
+}
+
+/// `--kernels plain`: the order of a sum, and so every bit of it, is the same for any number of rows.
+#[test]
+fn plain_sums_do_not_depend_on_the_number_of_rows() {
+    let worst = on_gpu(|gpu| {
+        let mut compared = 0;
+        for subgroups in [false, true] {
+            for (i, format) in FORMATS.into_iter().enumerate() {
+                let epilogue = EPILOGUES[i % 3];
+                let wide = Case {
+                    format,
+                    n: 34,
+                    k: 1064,
+                    rows: 7,
+                    epilogue,
+                    plain: true,
+                    subgroups,
+                    width: Width::Wide,
+                    ..Case::default()
+                };
+                let data = Data::new(&wide);
+                let many = data.got(gpu, &wide).expect("wide");
+                for r in 0..wide.rows {
+                    let narrow = Case {
+                        rows: 1,
+                        width: Width::Narrow,
+                        ..wide
+                    };
+                    let one = Data {
+                        x: data.x[r * data.x_stride..][..data.x_stride].to_vec(),
+                        y: data.y[r * data.y_stride..][..data.y_stride].to_vec(),
+                        weight: data.weight.clone(),
+                        ..data
+                    };
+                    let one = one.got(gpu, &narrow).expect("narrow");
+                    for (a, b) in one.iter().zip(&many[r * data.y_stride..]) {
+                        assert_eq!(
+                            a.to_bits(),
+                            b.to_bits(),
+                            "{format:?} row {r}: {a} alone, {b} among {}",
+                            wide.rows
+                        );
+                        compared += 1;
+                    }
+                }
+            }
+        }
+        compared
+    });
+    report(&format!("matvec, one row and seven: {worst} values equal bit for bit"));
+}

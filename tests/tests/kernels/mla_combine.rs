@@ -1,0 +1,146 @@
+//! `mla_combine.wgsl`.
+
+use zebra_runtime::gpu::Gpu;
+use zebra_runtime::kernels::Target;
+use zebra_runtime::kernels::mla_attend::MlaAttend;
+use zebra_runtime::kernels::mla_combine::MlaCombine;
+use zebra_runtime::kernels::mla_latent::{CacheFormat, CacheShape};
+use zebra_runtime::weights::WeightFormat;
+use zebra_tests::compare::{Tolerance, UNTOUCHED, Worst, compare};
+use zebra_tests::harness::{Bench, POISON, StepBuilder, shape_of};
+use zebra_tests::random::Random;
+use zebra_tests::reference::mla_combine::{self as twin, Span};
+use zebra_tests::reference::weight::{FORMATS, Weight};
+
+use super::mla_query::{MIXERS, Mla};
+use super::{Cut, Input, table, target};
+
+const MAX_ROWS: u32 = 12;
+
+#[derive(Debug, Clone, Copy)]
+struct Case {
+    mla: Mla,
+    format: WeightFormat,
+    cut: Cut,
+    context: usize,
+    span: usize,
+}
+
+/// Sums of some spans and of up to 290 products in f32, and an exponential a span.
+const TOLERANCE: f64 = 1e-5;
+
+fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
+    let (h, latent) = (case.mla.heads, case.mla.latent);
+    let s = CacheShape {
+        format: CacheFormat::F32,
+        latent,
+        rope: case.mla.rope,
+        context: case.context,
+    };
+    let mut random = Random::new((latent + 1000 * h.heads) as u64);
+    let n = h.kv_heads * (h.nope + h.v);
+    let kv_b = Weight::random(case.format, n, latent, &mut random);
+    let last = case.context - 1;
+    let step = StepBuilder::new()
+        .segment(1, 0, 2.min(case.context))
+        .segment(0, last / 2, 1)
+        .frozen(2, last, 1)
+        .build();
+    let rows = step.rows.len();
+    let spans = MlaAttend::spans(s, case.span);
+    let stride = 4 * s.latent_quads();
+
+    // Spans that a row does not reach hold what another row left there.
+    let all: Vec<Span> = (0..rows * h.heads * spans)
+        .map(|_| {
+            let weight = random.uniform(1.0, 100.0);
+            Span {
+                sum: random.normals(latent, weight),
+                top: 6.0 * random.normal(),
+                weight,
+            }
+        })
+        .collect();
+    let (mut sums, mut weights) = (Vec::new(), Vec::new());
+    for span in &all {
+        sums.extend(&span.sum);
+        sums.extend(vec![0.0; stride - latent]);
+        weights.extend([span.top, span.weight]);
+    }
+    for (i, row) in step.rows.iter().enumerate() {
+        for head in 0..h.heads {
+            for span in row.position / case.span + 1..spans {
+                let at = (i * h.heads + head) * spans + span;
+                weights[2 * at..2 * at + 2].fill(f32::from_bits(POISON));
+                sums[at * stride..(at + 1) * stride].fill(f32::from_bits(POISON));
+            }
+        }
+    }
+
+    let target = target(gpu, false, MAX_ROWS);
+    let target = Target {
+        limits: case.cut.limits(target.limits, case.format, n, latent),
+        ..target
+    };
+    let o_stride = (h.heads * h.v).next_multiple_of(32) + 32;
+    let bench = Bench::new(gpu);
+    let o = bench.output("o", rows * o_stride);
+    let dispatch = MlaCombine {
+        step: &bench.step(&step, MAX_ROWS),
+        shape: s,
+        heads: h,
+        span: case.span,
+        sums: &bench.floats("sums", &sums),
+        weights: &bench.floats("weights", &weights),
+        kv_b: &bench.matrix("kv_b", &kv_b, target),
+        o: &o,
+        o_stride,
+    }
+    .dispatch("test", target);
+    bench.run(&[dispatch], shape_of(&step))?;
+
+    let values = kv_b.values();
+    let mut expected = vec![UNTOUCHED; rows * o_stride];
+    for (r, row) in step.rows.iter().enumerate() {
+        for head in 0..h.heads {
+            let kv = head / (h.heads / h.kv_heads);
+            let wv = &values[(kv * (h.nope + h.v) + h.nope) * latent..][..h.v * latent];
+            let at = (r * h.heads + head) * spans;
+            let mut seen = all[at..at + row.position / case.span + 1].to_vec();
+            if input == Input::Altered {
+                seen[0].sum.iter_mut().for_each(|v| *v *= 1.001);
+            }
+            let to = r * o_stride + head * h.v;
+            for (e, v) in expected[to..].iter_mut().zip(twin::mla_combine(&seen, wv, latent)) {
+                *e = v;
+            }
+        }
+    }
+    compare(&bench.read(&o), &expected, o_stride, Tolerance::sd(TOLERANCE))
+}
+
+#[test]
+fn mla_combine() {
+    let mut cases = Vec::new();
+    for (i, mla) in MIXERS.into_iter().enumerate() {
+        for (j, format) in FORMATS.into_iter().enumerate() {
+            let (context, span) = [(1000, 128), (128, 128), (129, 128), (1, 128), (9000, 1024)][(i + j) % 5];
+            let case = Case {
+                mla,
+                format,
+                cut: Cut::Whole,
+                context,
+                span,
+            };
+            cases.push(case);
+            if mla.latent < 128 {
+                cases.push(Case {
+                    cut: Cut::Pieces,
+                    context: 600,
+                    ..case
+                });
+            }
+        }
+    }
+    table("mla_combine", cases, run);
+}

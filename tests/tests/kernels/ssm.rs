@@ -1,0 +1,304 @@
+//! `ssm_conv.wgsl` and `ssm_scan.wgsl`.
+
+use zebra_runtime::gpu::Gpu;
+use zebra_runtime::kernels::ssm_conv::{SsmConv, SsmShape};
+use zebra_runtime::kernels::ssm_scan::SsmScan;
+use zebra_tests::compare::{Tolerance, UNTOUCHED, Worst, compare};
+use zebra_tests::harness::{Bench, StepBuilder, shape_of};
+use zebra_tests::random::Random;
+use zebra_tests::reference::step::Step;
+use zebra_tests::reference::{ssm_conv as conv_twin, ssm_scan as scan_twin};
+
+use super::{Input, table, target};
+
+const MAX_ROWS: u32 = 160;
+const SLOTS: usize = 7;
+
+#[derive(Debug, Clone, Copy)]
+struct Case {
+    heads: usize,
+    head_dim: usize,
+    /// Groups of x and B.
+    groups: usize,
+    repeat_kv_before_conv: bool,
+    subgroups: bool,
+    steps: Steps,
+    outliers: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Steps {
+    /// One row of one slot.
+    One,
+    /// Prompts of 1, 2, 3, 4, 5 and 70 rows of several slots, in no order, one of them frozen.
+    Mixed,
+    /// Single rows of every slot, two of them frozen.
+    Batch,
+}
+
+impl Steps {
+    fn build(self) -> Step {
+        match self {
+            Steps::One => StepBuilder::new().segment(2, 11, 1).build(),
+            Steps::Mixed => StepBuilder::new()
+                .segment(3, 11, 3)
+                .segment(0, 2, 1)
+                .segment(6, 0, 70)
+                .frozen(1, 40, 4)
+                .segment(2, 1, 2)
+                .segment(5, 100, 5)
+                .build(),
+            Steps::Batch => {
+                let mut step = StepBuilder::new();
+                for slot in [4, 0, 6, 1, 5, 3, 2] {
+                    step = if slot % 3 == 1 {
+                        step.frozen(slot, slot, 1)
+                    } else {
+                        step.segment(slot, slot, 1)
+                    };
+                }
+                step.build()
+            }
+        }
+    }
+}
+
+impl Case {
+    fn shape(&self) -> SsmShape {
+        SsmShape {
+            heads: self.heads,
+            head_dim: self.head_dim,
+            d_inner: self.heads * self.head_dim,
+            d_xb: self.groups * self.head_dim,
+            repeat_kv_before_conv: self.repeat_kv_before_conv,
+        }
+    }
+
+    fn random(&self) -> Random {
+        Random::new((self.heads * 1000 + self.head_dim) as u64)
+    }
+
+    fn zxbcdt(&self, rows: usize, stride: usize, random: &mut Random) -> Vec<f32> {
+        let mut all = random.normals(rows * stride, 1.0);
+        for row in all.chunks_mut(stride) {
+            if self.outliers {
+                (0..3).for_each(|_| row[random.below(stride)] = 1e3 * random.normal());
+            }
+            row[self.shape().in_proj()..].fill(f32::NAN);
+        }
+        all
+    }
+}
+
+/// Five f32 products and a sigmoid, of which the exponential has the largest error: a few units in the last place, more
+/// for large arguments (WGSL allows 3 + 2 |x|).
+const CONV_TOLERANCE: f64 = 5e-6;
+
+fn conv(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
+    let (s, mut random) = (case.shape(), case.random());
+    let step = case.steps.build();
+    let rows = step.rows.len();
+    let (in_stride, u_stride) = (s.in_proj() + 3, s.channels() + 1);
+    let zxbcdt = case.zxbcdt(rows, in_stride, &mut random);
+    let weight = random.normals(4 * s.channels(), 0.5);
+    let bias = random.normals(s.channels(), 0.2);
+    let mut state = random.normals(SLOTS * s.state(), 1.0);
+
+    let bench = Bench::new(gpu);
+    let u = bench.output("u", rows * u_stride);
+    let dispatch = SsmConv {
+        step: &bench.step(&step, MAX_ROWS),
+        shape: s,
+        zxbcdt: &bench.floats("zxbcdt", &zxbcdt),
+        in_stride,
+        weight: &bench.floats("weight", &weight),
+        bias: &bench.floats("bias", &bias),
+        state: &bench.floats("state", &state),
+        u: &u,
+        u_stride,
+    }
+    .dispatch("test", target(gpu, case.subgroups, MAX_ROWS));
+    bench.run(&[dispatch], shape_of(&step))?;
+
+    if input == Input::Altered {
+        // The oldest input that the last segment's first row still sees.
+        let slot = step.segments[step.segments.len() - 1].slot;
+        state[slot * s.state() + s.taps_offset() + 1] += 1.0;
+    }
+    let mut expected = vec![UNTOUCHED; rows * u_stride];
+    conv_twin::ssm_conv(
+        &step,
+        &s,
+        &zxbcdt,
+        in_stride,
+        &weight,
+        &bias,
+        &state,
+        u_stride,
+        &mut expected,
+    );
+    compare(&bench.read(&u), &expected, u_stride, Tolerance::sd(CONV_TOLERANCE))
+}
+
+/// The state's errors fade as the state does, but where the decay is near 1 those of 70 tokens sum up: of the decay's
+/// exponential the same one each time.
+const STATE_TOLERANCE: f64 = 3e-5;
+
+/// Where S C and D x cancel in a whole head, the norm magnifies what is left with its errors: few heads have far larger
+/// ones than the others. An outlier of z makes one of them the whole head.
+fn scan_tolerance(outliers: bool) -> Tolerance {
+    let more = if outliers { 10.0 } else { 1.0 };
+    Tolerance {
+        nmse: 1e-9 * more * more,
+        max_sd: 1e-4 * more,
+    }
+}
+
+fn scan(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
+    let (s, mut random) = (case.shape(), case.random());
+    let step = case.steps.build();
+    let rows = step.rows.len();
+    let (in_stride, u_stride, y_stride) = (s.in_proj() + 3, s.channels() + 1, s.d_inner + 32);
+    let zxbcdt = case.zxbcdt(rows, in_stride, &mut random);
+    let mut u = random.normals(rows * u_stride, 1.0);
+    u.chunks_mut(u_stride)
+        .for_each(|row| row[s.channels()..].fill(f32::NAN));
+    let mut a_log: Vec<f32> = (0..s.heads).map(|_| random.uniform(1.0, 16.0).ln()).collect();
+    let d = random.normals(s.heads, 1.0);
+    // Time steps from 1e-4 to 1, as trained models have them.
+    let dt_bias: Vec<f32> = (0..s.heads).map(|_| random.uniform(-9.0, 0.5)).collect();
+    let heads: Vec<f32> = (0..s.heads)
+        .flat_map(|h| [a_log[h], d[h], dt_bias[h], f32::NAN])
+        .collect();
+    let weight = random.normals(s.d_inner, 1.0);
+    let state = random.normals(SLOTS * s.state(), 1.0);
+    let eps = 1e-5;
+
+    let bench = Bench::new(gpu);
+    let states = bench.state("state", &state);
+    let y = bench.output("y", rows * y_stride);
+    let dispatch = SsmScan {
+        step: &bench.step(&step, MAX_ROWS),
+        shape: s,
+        zxbcdt: &bench.floats("zxbcdt", &zxbcdt),
+        in_stride,
+        u: &bench.floats("u", &u),
+        u_stride,
+        heads: &bench.floats("heads", &heads),
+        weight: &bench.floats("weight", &weight),
+        state: &states,
+        y: &y,
+        y_stride,
+        eps,
+    }
+    .dispatch("test", target(gpu, case.subgroups, MAX_ROWS));
+    bench.run(&[dispatch], shape_of(&step))?;
+
+    if input == Input::Altered {
+        a_log[s.heads - 1] += 0.1;
+    }
+    let mut expected = vec![UNTOUCHED; rows * y_stride];
+    let mut after: Vec<f64> = state.iter().map(|v| f64::from(*v)).collect();
+    let m = scan_twin::SsmScan {
+        shape: s,
+        zxbcdt: &zxbcdt,
+        in_stride,
+        u: &u,
+        u_stride,
+        a_log: &a_log,
+        d: &d,
+        dt_bias: &dt_bias,
+        weight: &weight,
+        eps,
+        y_stride,
+    };
+    scan_twin::ssm_scan(&step, &m, &mut after, &mut expected);
+    let mut worst =
+        compare(&bench.read(&y), &expected, y_stride, scan_tolerance(case.outliers)).map_err(|e| format!("y: {e}"))?;
+
+    let got = bench.read(&states);
+    for slot in 0..SLOTS {
+        let at = |v: usize| slot * s.state() + v;
+        let of_slot = step.rows.iter().find(|r| r.slot == slot);
+        let (scanned, taps) = (at(0)..at(s.taps_offset()), at(s.taps_offset())..at(s.state()));
+        if of_slot.is_some_and(|r| r.live) {
+            let w = compare(
+                &got[scanned.clone()],
+                &after[scanned],
+                s.head_dim,
+                Tolerance::sd(STATE_TOLERANCE),
+            );
+            worst = worst.and(w.map_err(|e| format!("state of slot {slot}: {e}"))?);
+        } else if got[scanned.clone()] != state[scanned] {
+            return Err(format!("the state of slot {slot} changed, which is not live"));
+        }
+        // Inputs are moved, not computed.
+        if let Some(i) = taps.clone().find(|i| f64::from(got[*i]) != after[*i]) {
+            return Err(format!(
+                "slot {slot}: tap {} is {}, expected {}",
+                i - taps.start,
+                got[i],
+                after[i]
+            ));
+        }
+    }
+    Ok(worst)
+}
+
+/// (heads, head_dim, groups): the tiny fixtures, one head, sizes whose lanes or repeats are odd, and what is released.
+const SHAPES: [(usize, usize, usize); 10] = [
+    (4, 16, 2),
+    (1, 4, 1),
+    (3, 12, 1),
+    (6, 8, 2),
+    (5, 20, 5),
+    (2, 64, 1),
+    (3, 128, 1),
+    (32, 64, 8),
+    (24, 128, 8),
+    (32, 128, 8),
+];
+
+fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (i, (heads, head_dim, groups)) in SHAPES.into_iter().enumerate() {
+        for (j, steps) in [Steps::One, Steps::Batch, Steps::Mixed].into_iter().enumerate() {
+            // The released shapes at few rows.
+            if heads > 8 && j == 2 {
+                continue;
+            }
+            let case = Case {
+                heads,
+                head_dim,
+                groups,
+                repeat_kv_before_conv: (i + j) % 3 == 1,
+                subgroups: (i + j) % 2 == 0,
+                steps,
+                outliers: false,
+            };
+            cases.push(case);
+            if heads <= 4 {
+                cases.push(Case {
+                    repeat_kv_before_conv: !case.repeat_kv_before_conv,
+                    outliers: true,
+                    ..case
+                });
+                cases.push(Case {
+                    subgroups: !case.subgroups,
+                    ..case
+                });
+            }
+        }
+    }
+    cases
+}
+
+#[test]
+fn ssm_conv() {
+    table("ssm_conv", cases(), conv);
+}
+
+#[test]
+fn ssm_scan() {
+    table("ssm_scan", cases(), scan);
+}

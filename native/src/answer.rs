@@ -6,7 +6,7 @@ use std::time::Instant;
 use pollster::block_on;
 use serde::Serialize;
 use zebra_runtime::engine::{Engine, Finished, GenerateOptions, SamplingOptions};
-use zebra_runtime::text::GenerationDefaults;
+use zebra_runtime::text::{GenerationDefaults, StopMatcher};
 
 use crate::args::SamplingArgs;
 
@@ -91,6 +91,13 @@ pub fn options(args: &SamplingArgs, model: &GenerationDefaults, seed: u64) -> Ge
         stop: args.stop.clone(),
         ..GenerateOptions::default()
     }
+}
+
+/// Refuses options that no model could take, before one is loaded.
+pub fn check(args: &SamplingArgs) -> zebra_runtime::Result<()> {
+    let options = options(args, &GenerationDefaults::default(), 0);
+    options.sampling.validate(usize::MAX)?;
+    StopMatcher::new(&options.stop).map(drop)
 }
 
 /// A seed nobody chose: 32 bits, so that it is short to type and exact in every JSON reader.

@@ -213,7 +213,7 @@ impl Bench<'_> {
     }
 
     fn sampling(&mut self, slot: usize, position: usize) -> Result<()> {
-        let settings = SamplingOptions::greedy().settings(u32::MAX, &[])?;
+        let settings = SamplingOptions::greedy().settings(self.vocab as usize, &[], u32::MAX)?;
         let history = vec![0; position + 1];
         self.engine.model_mut().set_sampling(slot as u32, &settings, &history, 0);
         Ok(())

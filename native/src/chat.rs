@@ -34,6 +34,7 @@ static ON_CTRL_C: AtomicU8 = AtomicU8::new(interrupt::LEAVE);
 
 pub fn run(args: &ChatArgs, adapter: Option<&str>) -> anyhow::Result<()> {
     let terminal = Terminal::new(false);
+    answer::check(&args.sampling)?;
     let system = args.system.as_deref().map(|text| generate::argument(text, "--system")).transpose()?;
     ctrlc::set_handler(|| {
         let stop = ON_CTRL_C.compare_exchange(interrupt::STOP, interrupt::STOPPING, Ordering::SeqCst, Ordering::SeqCst);

@@ -57,6 +57,7 @@ impl Prompt {
 
 pub fn run(args: &GenerateArgs, adapter: Option<&str>) -> anyhow::Result<()> {
     let terminal = Terminal::new(args.json);
+    answer::check(&args.sampling)?;
     let prompt = prompt(args)?;
     let seed = args.sampling.seed.unwrap_or_else(answer::random_seed);
     let Loaded { mut engine, seconds: load_seconds } = load::engine(&args.model, adapter, 1, &terminal)?;

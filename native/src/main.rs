@@ -27,6 +27,7 @@ use crate::terminal::Terminal;
 fn main() -> ExitCode {
     // Usage errors end here, with exit code 2.
     let cli = Cli::parse();
+    without_device_select();
     terminal::log_to_stderr();
     match run(&cli) {
         Ok(()) => ExitCode::SUCCESS,
@@ -35,6 +36,15 @@ fn main() -> ExitCode {
             Terminal::new(false).error(&error);
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Mesa's layer that reorders GPUs asks a Wayland server which is the main one, and without any prints two lines of
+/// errors. Where there is no session to ask, it is left out; GPUs are ordered by their kind in any case.
+fn without_device_select() {
+    if cfg!(target_os = "linux") && std::env::var_os("XDG_RUNTIME_DIR").is_none() {
+        // SAFETY: no other thread runs yet that could read the environment.
+        unsafe { std::env::set_var("NODEVICE_SELECT", "1") };
     }
 }
 

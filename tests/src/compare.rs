@@ -17,12 +17,9 @@ pub struct Tolerance {
 }
 
 impl Tolerance {
-    /// Errors are mostly of one kind and spread evenly: none over `max_sd`, their square mean below a ninth of its square.
+    /// For errors that are spread evenly: none over `max_sd`, their mean square below a ninth of its square.
     pub fn sd(max_sd: f64) -> Self {
-        Self {
-            nmse: max_sd * max_sd / 9.0,
-            max_sd,
-        }
+        Self { nmse: max_sd * max_sd / 9.0, max_sd }
     }
 }
 
@@ -47,11 +44,7 @@ impl Worst {
 
 impl fmt::Display for Worst {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} values, worst NMSE {:.1e}, worst error {:.1e} sd",
-            self.values, self.nmse, self.max_sd
-        )
+        write!(f, "{} values, worst NMSE {:.1e}, worst error {:.1e} sd", self.values, self.nmse, self.max_sd)
     }
 }
 
@@ -74,11 +67,7 @@ fn spread(values: impl Iterator<Item = f64> + Clone) -> (f64, f64) {
 /// Says what differs most, or which element was not written, was written and must not be, or is no number.
 pub fn compare(got: &[f32], expected: &[f64], stride: usize, tolerance: Tolerance) -> Result<Worst, String> {
     if got.len() != expected.len() {
-        return Err(format!(
-            "{} values were put out, {} are expected",
-            got.len(),
-            expected.len()
-        ));
+        return Err(format!("{} values were put out, {} are expected", got.len(), expected.len()));
     }
     for (i, (g, e)) in got.iter().zip(expected).enumerate() {
         let place = || format!("row {} column {}", i / stride, i % stride);
@@ -141,22 +130,12 @@ pub fn compare_each(
     stride: usize,
     allowed: impl Fn(usize, f64) -> f64,
 ) -> Result<Worst, String> {
-    let worst = compare(
-        got,
-        expected,
-        stride,
-        Tolerance {
-            nmse: f64::MAX,
-            max_sd: f64::MAX,
-        },
-    )?;
+    let worst = compare(got, expected, stride, Tolerance { nmse: f64::MAX, max_sd: f64::MAX })?;
     for (i, (g, e)) in got.iter().zip(expected).enumerate().filter(|(_, (_, e))| e.is_finite()) {
         let (error, most) = ((f64::from(*g) - e).abs(), allowed(i, *e));
         if error > most {
             let (row, column) = (i / stride, i % stride);
-            return Err(format!(
-                "row {row} column {column}: {g} is off {e} by {error:.2e} (at most {most:.1e})"
-            ));
+            return Err(format!("row {row} column {column}: {g} is off {e} by {error:.2e} (at most {most:.1e})"));
         }
     }
     Ok(worst)
@@ -179,11 +158,7 @@ mod tests {
     const TOLERANCE: f64 = 1e-5;
 
     fn rows() -> (Vec<f32>, Vec<f64>) {
-        let expected: Vec<f64> = Random::new(1)
-            .normals(5 * STRIDE, 2.0)
-            .into_iter()
-            .map(f64::from)
-            .collect();
+        let expected: Vec<f64> = Random::new(1).normals(5 * STRIDE, 2.0).into_iter().map(f64::from).collect();
         (expected.iter().map(|v| *v as f32).collect(), expected)
     }
 

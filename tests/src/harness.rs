@@ -55,13 +55,7 @@ fn start() -> mpsc::Sender<Job> {
     thread::spawn(move || {
         let gpu = pollster::block_on(Gpu::open(None)).unwrap_or_else(|e| panic!("{e}"));
         let d = gpu.description();
-        report(&format!(
-            "adapter: {} ({}, {}, subgroups: {})",
-            d.name,
-            d.backend,
-            d.driver,
-            gpu.has_subgroups()
-        ));
+        report(&format!("adapter: {} ({}, {}, subgroups: {})", d.name, d.backend, d.driver, gpu.has_subgroups()));
         for job in queue {
             job(&gpu);
         }
@@ -77,18 +71,10 @@ pub fn report(line: &str) {
 
 /// What kernels are chosen for on this GPU, once for each part that sums over lanes.
 pub fn targets(gpu: &Gpu, max_rows: u32) -> Vec<Target> {
-    let plain = Target {
-        subgroups: false,
-        plain: false,
-        max_rows,
-        limits: gpu.limits(),
-    };
+    let plain = Target { subgroups: false, plain: false, max_rows, limits: gpu.limits() };
     let mut all = vec![plain];
     if gpu.has_subgroups() {
-        all.push(Target {
-            subgroups: true,
-            ..plain
-        });
+        all.push(Target { subgroups: true, ..plain });
     }
     all
 }
@@ -102,11 +88,7 @@ pub struct Bench<'g> {
 
 impl<'g> Bench<'g> {
     pub fn new(gpu: &'g Gpu) -> Self {
-        Self {
-            gpu,
-            uploads: RefCell::default(),
-            outputs: RefCell::default(),
-        }
+        Self { gpu, uploads: RefCell::default(), outputs: RefCell::default() }
     }
 
     fn upload(&self, buffer: &Buffer, offset: u64, bytes: Vec<u8>) {
@@ -178,13 +160,11 @@ impl<'g> Bench<'g> {
             }
             let program = self.gpu.compile(dispatches).await.map_err(|e| e.to_string())?;
             program.run(self.gpu, shape).await.map_err(|e| e.to_string())?;
-            for (buffer, words) in &*self.outputs.borrow() {
+            let outputs = self.outputs.borrow().clone();
+            for (buffer, words) in &outputs {
                 let from = 4 * *words as u64;
-                let guard = self
-                    .gpu
-                    .read(buffer, from..from + 4 * GUARD_WORDS as u64)
-                    .await
-                    .map_err(|e| e.to_string())?;
+                let guard =
+                    self.gpu.read(buffer, from..from + 4 * GUARD_WORDS as u64).await.map_err(|e| e.to_string())?;
                 let guard: Vec<u32> = bytemuck::pod_collect_to_vec(&guard);
                 if let Some(i) = guard.iter().position(|w| *w != GUARD) {
                     return Err(format!("{}: word {i} behind its end was written", buffer.label()));
@@ -196,12 +176,7 @@ impl<'g> Bench<'g> {
 
     /// What an output holds, without its guard.
     pub fn read_words(&self, buffer: &Buffer) -> Vec<u32> {
-        let words = self
-            .outputs
-            .borrow()
-            .iter()
-            .find(|(b, _)| b.same(buffer))
-            .map(|(_, n)| *n);
+        let words = self.outputs.borrow().iter().find(|(b, _)| b.same(buffer)).map(|(_, n)| *n);
         let words = words.unwrap_or_else(|| panic!("{buffer:?} is no output of this case"));
         let bytes = pollster::block_on(self.gpu.read(buffer, 0..4 * words as u64)).unwrap_or_else(|e| panic!("{e}"));
         bytemuck::pod_collect_to_vec(&bytes)
@@ -223,10 +198,7 @@ impl Drop for Bench<'_> {
 /// The words of a step's tables: counts, then rows, segments and logit rows, `max_rows` vec4 of each.
 pub fn step_words(step: &Step, max_rows: u32) -> Vec<u32> {
     let max = max_rows as usize;
-    assert!(
-        step.rows.len() <= max && step.logit_rows.len() <= max,
-        "the step has over {max} rows"
-    );
+    assert!(step.rows.len() <= max && step.logit_rows.len() <= max, "the step has over {max} rows");
     let mut words = vec![0; 4 * (1 + 3 * max)];
     words[0] = step.rows.len() as u32;
     words[1] = step.segments.len() as u32;
@@ -286,13 +258,7 @@ impl StepBuilder {
         self.0.segments.push(Segment { first, count, slot });
         for offset in 0..count {
             let token = (first + offset) as u32;
-            self.0.rows.push(Row {
-                token,
-                slot,
-                position: position + offset,
-                live,
-                offset,
-            });
+            self.0.rows.push(Row { token, slot, position: position + offset, live, offset });
         }
     }
 

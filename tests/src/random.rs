@@ -7,7 +7,7 @@ pub struct Random(u64);
 impl Random {
     /// A stream of its own for each seed.
     pub fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5a65_6272_61)
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5a_6562_7261)
     }
 
     /// 64 bits.

@@ -46,7 +46,8 @@ impl Target {
     /// The part that sums over the `wg` lanes of a workgroup. Subgroups must be full: llvmpipe (Mesa 22.3) adds lanes of
     /// the last one that are not there.
     pub(crate) fn lanes(self, wg: usize) -> &'static str {
-        if self.subgroups && wg % 64 == 0 { shader!("parts/lanes_subgroup.wgsl") } else { shader!("parts/lanes_plain.wgsl") }
+        let full = wg.is_multiple_of(64);
+        if self.subgroups && full { shader!("parts/lanes_subgroup.wgsl") } else { shader!("parts/lanes_plain.wgsl") }
     }
 
     /// Folds `MAX_ROWS` into the constants of a kernel that reads the step.

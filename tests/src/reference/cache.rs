@@ -29,18 +29,11 @@ pub fn encode(s: &CacheShape, latent: &[f32], rope: &[f32]) -> Vec<u32> {
                 .collect();
             let code = |i: usize| {
                 let scale = scales[i / 32];
-                if scale == 0.0 {
-                    0u8
-                } else {
-                    (c[i] / scale).round().clamp(-127.0, 127.0) as i8 as u8
-                }
+                if scale == 0.0 { 0u8 } else { (c[i] / scale).round().clamp(-127.0, 127.0) as i8 as u8 }
             };
             let codes = (0..c.len() / 4).map(|q| u32::from_le_bytes([0, 1, 2, 3].map(|j| code(4 * q + j))));
             let pairs = scales.chunks(2).map(|p| halves(p[0], p.get(1).copied().unwrap_or(0.0)));
-            codes
-                .chain(pairs)
-                .chain(k.chunks(2).map(|p| halves(p[0], p[1])))
-                .collect()
+            codes.chain(pairs).chain(k.chunks(2).map(|p| halves(p[0], p[1]))).collect()
         }
     }
 }
@@ -51,10 +44,7 @@ pub fn decode(s: &CacheShape, words: &[u32]) -> (Vec<f32>, Vec<f32>) {
     match s.format {
         CacheFormat::F32 => {
             let at = |i: usize| f32::from_bits(words[i]);
-            (
-                (0..s.latent).map(at).collect(),
-                (0..s.rope).map(|i| at(4 * quads + i)).collect(),
-            )
+            ((0..s.latent).map(at).collect(), (0..s.rope).map(|i| at(4 * quads + i)).collect())
         }
         CacheFormat::F16 => (
             (0..s.latent).map(|i| half_at(words, i)).collect(),
@@ -64,10 +54,7 @@ pub fn decode(s: &CacheShape, words: &[u32]) -> (Vec<f32>, Vec<f32>) {
             let scales = &words[quads..];
             let rope = &scales[quads.div_ceil(16)..];
             let latent = |i: usize| f32::from((words[i / 4] >> (8 * (i % 4))) as i8) * half_at(scales, i / 32);
-            (
-                (0..s.latent).map(latent).collect(),
-                (0..s.rope).map(|i| half_at(rope, i)).collect(),
-            )
+            ((0..s.latent).map(latent).collect(), (0..s.rope).map(|i| half_at(rope, i)).collect())
         }
     }
 }
@@ -79,18 +66,9 @@ mod tests {
 
     #[test]
     fn a_row_comes_back_within_its_format() {
-        for (format, most) in [
-            (CacheFormat::F32, 0.0),
-            (CacheFormat::F16, 2f32.powi(-10)),
-            (CacheFormat::Q8, 0.02),
-        ] {
+        for (format, most) in [(CacheFormat::F32, 0.0), (CacheFormat::F16, 2f32.powi(-10)), (CacheFormat::Q8, 0.02)] {
             for (latent, rope) in [(16, 8), (160, 64), (33, 6)] {
-                let s = CacheShape {
-                    format,
-                    latent,
-                    rope,
-                    context: 1,
-                };
+                let s = CacheShape { format, latent, rope, context: 1 };
                 let (c, k) = (Random::new(3).normals(latent, 1.0), Random::new(4).normals(rope, 1.0));
                 let words = encode(&s, &c, &k);
                 assert_eq!(words.len(), s.row_words());

@@ -6,11 +6,7 @@ use super::step::Step;
 pub fn embed(step: &Step, weight: &[f32], hidden: usize, stride: usize, x: &mut [f64]) {
     for (r, row) in step.rows.iter().enumerate() {
         for i in 0..stride {
-            x[r * stride + i] = if i < hidden {
-                f64::from(weight[row.token as usize * hidden + i])
-            } else {
-                0.0
-            };
+            x[r * stride + i] = if i < hidden { f64::from(weight[row.token as usize * hidden + i]) } else { 0.0 };
         }
     }
 }

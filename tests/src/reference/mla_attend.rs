@@ -6,13 +6,7 @@ pub fn mla_attend(query: &[f32], cached: &[Vec<f32>], latent: usize) -> (Vec<f64
     let top = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let sum: f64 = scores.iter().map(|s| (s - top).exp()).sum();
     let o = (0..latent)
-        .map(|i| {
-            cached
-                .iter()
-                .zip(&scores)
-                .map(|(row, s)| (s - top).exp() / sum * f64::from(row[i]))
-                .sum()
-        })
+        .map(|i| cached.iter().zip(&scores).map(|(row, s)| (s - top).exp() / sum * f64::from(row[i])).sum())
         .collect();
     (o, top + sum.ln())
 }

@@ -13,10 +13,7 @@ pub fn mla_combine(spans: &[Span], wv: &[f32], latent: usize) -> Vec<f64> {
     let top = spans.iter().map(|s| f64::from(s.top)).fold(f64::NEG_INFINITY, f64::max);
     let fade = |s: &Span| (f64::from(s.top) - top).exp();
     let total: f64 = spans.iter().map(|s| fade(s) * f64::from(s.weight)).sum();
-    let o: Vec<f64> = (0..latent)
-        .map(|i| spans.iter().map(|s| fade(s) * f64::from(s.sum[i])).sum::<f64>() / total)
-        .collect();
-    wv.chunks(latent)
-        .map(|row| row.iter().zip(&o).map(|(w, o)| f64::from(*w) * o).sum())
-        .collect()
+    let o: Vec<f64> =
+        (0..latent).map(|i| spans.iter().map(|s| fade(s) * f64::from(s.sum[i])).sum::<f64>() / total).collect();
+    wv.chunks(latent).map(|row| row.iter().zip(&o).map(|(w, o)| f64::from(*w) * o).sum()).collect()
 }

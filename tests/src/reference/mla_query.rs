@@ -13,14 +13,7 @@ pub fn mla_query(
 ) -> (Vec<f64>, Vec<f64>) {
     let nope = wk.len() / latent;
     let scale = f64::from(scale);
-    let absorbed = (0..latent).map(|i| {
-        scale
-            * (0..nope)
-                .map(|d| f64::from(q[d]) * f64::from(wk[d * latent + i]))
-                .sum::<f64>()
-    });
-    (
-        absorbed.collect(),
-        rope.turn(&q[nope..], position).iter().map(|v| scale * v).collect(),
-    )
+    let absorbed =
+        (0..latent).map(|i| scale * (0..nope).map(|d| f64::from(q[d]) * f64::from(wk[d * latent + i])).sum::<f64>());
+    (absorbed.collect(), rope.turn(&q[nope..], position).iter().map(|v| scale * v).collect())
 }

@@ -10,9 +10,7 @@ pub struct Rope {
 impl Rope {
     /// Frequencies from 1 down, as theta 500,000 gives them.
     pub fn new(dim: usize, scale: f32) -> Self {
-        let inv_freq = (0..dim / 2)
-            .map(|i| 500_000f64.powf(-2.0 * i as f64 / dim as f64) as f32)
-            .collect();
+        let inv_freq = (0..dim / 2).map(|i| 500_000f64.powf(-2.0 * i as f64 / dim as f64) as f32).collect();
         Self { inv_freq, scale }
     }
 

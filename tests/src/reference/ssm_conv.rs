@@ -19,12 +19,7 @@ pub fn conv_inputs(shape: &SsmShape, zxbcdt: &[f32]) -> Vec<f32> {
 /// Each group of head_dim, once for every head that shares it.
 pub fn repeat<T: Copy>(groups: &[T], s: &SsmShape) -> Vec<T> {
     let times = s.d_inner / s.d_xb;
-    groups
-        .chunks(s.head_dim)
-        .flat_map(|g| std::iter::repeat_n(g, times))
-        .flatten()
-        .copied()
-        .collect()
+    groups.chunks(s.head_dim).flat_map(|g| std::iter::repeat_n(g, times)).flatten().copied().collect()
 }
 
 /// The last four inputs of each channel of a slot, `[channels, 4]`, oldest first.
@@ -52,15 +47,12 @@ pub fn ssm_conv(
     u: &mut [f64],
 ) {
     for segment in &step.segments {
-        let rows: Vec<&[f32]> = (0..segment.count)
-            .map(|t| &zxbcdt[(segment.first + t) * in_stride..][..in_stride])
-            .collect();
+        let rows: Vec<&[f32]> =
+            (0..segment.count).map(|t| &zxbcdt[(segment.first + t) * in_stride..][..in_stride]).collect();
         let inputs = history(s, &rows, taps(s, state, segment.slot));
         for t in 0..segment.count {
             for c in 0..s.channels() {
-                let sum: f64 = (0..4)
-                    .map(|k| f64::from(weight[4 * c + k]) * f64::from(inputs[t + k][c]))
-                    .sum();
+                let sum: f64 = (0..4).map(|k| f64::from(weight[4 * c + k]) * f64::from(inputs[t + k][c])).sum();
                 u[(segment.first + t) * u_stride + c] = silu(sum + f64::from(bias[c]));
             }
         }

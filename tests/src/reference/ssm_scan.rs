@@ -29,11 +29,7 @@ pub struct SsmScan<'a> {
 
 /// log(1 + exp(v)).
 pub fn softplus(v: f64) -> f64 {
-    if v > 0.0 {
-        v + (-v).exp().ln_1p()
-    } else {
-        v.exp().ln_1p()
-    }
+    if v > 0.0 { v + (-v).exp().ln_1p() } else { v.exp().ln_1p() }
 }
 
 /// Writes y, and of the live slots' states `[slots, state]` what follows.
@@ -53,11 +49,7 @@ pub fn ssm_scan(step: &Step, m: &SsmScan<'_>, state: &mut [f64], y: &mut [f64]) 
             let width = s.xb_channels();
             let (x, b, c) = (&u[..width], &u[width..2 * width], &u[2 * width..]);
             let spread = |v: &[f32]| {
-                if s.repeat_kv_before_conv {
-                    v.to_vec()
-                } else {
-                    repeat(v, s)
-                }
+                if s.repeat_kv_before_conv { v.to_vec() } else { repeat(v, s) }
             };
             let (x, b) = (spread(x), spread(b));
             for h in 0..heads {
@@ -87,9 +79,8 @@ pub fn ssm_scan(step: &Step, m: &SsmScan<'_>, state: &mut [f64], y: &mut [f64]) 
         let slot = &mut state[segment.slot * s.state()..][..s.state()];
         slot[..s.taps_offset()].copy_from_slice(&scan);
         let old = taps(s, &before, segment.slot);
-        let all: Vec<Vec<f32>> = std::iter::once((0..s.channels()).map(|c| old[4 * c]).collect())
-            .chain(history(s, &inputs, old))
-            .collect();
+        let all: Vec<Vec<f32>> =
+            std::iter::once((0..s.channels()).map(|c| old[4 * c]).collect()).chain(history(s, &inputs, old)).collect();
         for c in 0..s.channels() {
             for k in 0..4 {
                 slot[s.taps_offset() + 4 * c + k] = f64::from(all[segment.count + k][c]);

@@ -2,7 +2,8 @@
 //!
 //! Groups of 32 along k, G = ceil(k / 32), the last one padded with zeros:
 //! f32 `[n][32 G]`; f16 `[n][32 G]`; q8: i8 `[n][32 G]` with f16 scales `[n][G]`, w = q s;
-//! q4: bytes `[n][G][16]`, byte 4j + b holds element 8j + b in its low nibble and 8j + 4 + b in its high one, w = (nibble - 8) s.
+//! q4: bytes `[n][G][16]` with f16 scales `[n][G]`, byte 4j + b (j, b < 4) holds element 8j + b in its low nibble and
+//! element 8j + 4 + b in its high one, w = (nibble - 8) s.
 
 use half::f16;
 use zebra_runtime::weights::WeightFormat;
@@ -47,13 +48,13 @@ impl Weight {
                         }
                     }
                     WeightFormat::Q8 => {
-                        words.extend((0..32).map(|i| if inside(i) { (random.below(255) as i32 - 127) as i8 } else { 0 } as u8));
+                        let code = |i: usize| if inside(i) { random.below(255) as i32 - 127 } else { 0 };
+                        words.extend((0..32).map(code).map(|code| code as u8));
                         scales.extend(scale(size / 73.0, random).to_le_bytes());
                     }
                     WeightFormat::Q4 => {
-                        let codes: Vec<u8> = (0..32)
-                            .map(|i| if inside(i) { random.below(16) as u8 } else { 8 })
-                            .collect();
+                        let codes: Vec<u8> =
+                            (0..32).map(|i| if inside(i) { random.below(16) as u8 } else { 8 }).collect();
                         for j in 0..4 {
                             words.extend((0..4).map(|b| codes[8 * j + b] | codes[8 * j + 4 + b] << 4));
                         }
@@ -62,13 +63,7 @@ impl Weight {
                 }
             }
         }
-        Self {
-            format,
-            n,
-            k,
-            words,
-            scales,
-        }
+        Self { format, n, k, words, scales }
     }
 
     /// The numbers, `[n, k]` without padding. Each is exact in f32.
@@ -115,13 +110,8 @@ mod tests {
     fn nibbles_stand_where_the_layout_says() {
         let mut words = vec![0x88u8; 16];
         words[5] = 0x1f; // j = 1, b = 1: element 9 in the low nibble, 13 in the high one.
-        let w = Weight {
-            format: WeightFormat::Q4,
-            n: 1,
-            k: 32,
-            words,
-            scales: f16::from_f32(0.5).to_le_bytes().into(),
-        };
+        let w =
+            Weight { format: WeightFormat::Q4, n: 1, k: 32, words, scales: f16::from_f32(0.5).to_le_bytes().into() };
         let mut expected = [0.0; 32];
         expected[9] = 3.5;
         expected[13] = -3.5;
@@ -131,18 +121,8 @@ mod tests {
     #[test]
     fn each_row_and_group_has_its_own_scale() {
         let words = [vec![3u8; 64], vec![0xfdu8; 64]].concat();
-        let scales = [1.0, 2.0, 4.0, 8.0]
-            .iter()
-            .flat_map(|s| f16::from_f32(*s).to_le_bytes())
-            .collect();
-        let v = Weight {
-            format: WeightFormat::Q8,
-            n: 2,
-            k: 33,
-            words,
-            scales,
-        }
-        .values();
+        let scales = [1.0, 2.0, 4.0, 8.0].iter().flat_map(|s| f16::from_f32(*s).to_le_bytes()).collect();
+        let v = Weight { format: WeightFormat::Q8, n: 2, k: 33, words, scales }.values();
         assert_eq!((v[0], v[32], v[33], v[65]), (3.0, 6.0, -12.0, -24.0));
     }
 

@@ -26,17 +26,10 @@ fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
     let mut random = Random::new((case.vocab + case.hidden) as u64);
     let mut weight = Weight::random(case.format, case.vocab, case.hidden, &mut random);
     let target = target(gpu, false, MAX_ROWS);
-    let target = Target {
-        limits: case.cut.limits(target.limits, case.format, case.vocab, case.hidden),
-        ..target
-    };
+    let target = Target { limits: case.cut.limits(target.limits, case.format, case.vocab, case.hidden), ..target };
     // A prompt of slot 1, single rows of slots 0, 2 (frozen) and 3 whose tokens the sampler left on the GPU.
-    let mut step = StepBuilder::new()
-        .segment(1, 9, 3)
-        .segment(0, 4, 1)
-        .frozen(2, 7, 1)
-        .segment(3, 0, 1)
-        .logits(&[2, 5]);
+    let mut step =
+        StepBuilder::new().segment(1, 9, 3).segment(0, 4, 1).frozen(2, 7, 1).segment(3, 0, 1).logits(&[2, 5]);
     step = step.segment(4, 0, 2);
     let mut step = step.build();
     for row in &mut step.rows {
@@ -96,20 +89,10 @@ fn embed() {
     let mut cases = Vec::new();
     for format in FORMATS {
         for (vocab, hidden) in [(97, 64), (31, 24), (5, 260), (50, 2048), (17, 4096)] {
-            cases.push(Case {
-                format,
-                vocab,
-                hidden,
-                cut: Cut::Whole,
-            });
+            cases.push(Case { format, vocab, hidden, cut: Cut::Whole });
         }
         for cut in [Cut::Pieces, Cut::PiecesAndDispatches, Cut::Dispatches] {
-            cases.push(Case {
-                format,
-                vocab: 39,
-                hidden: 96,
-                cut,
-            });
+            cases.push(Case { format, vocab: 39, hidden: 96, cut });
         }
     }
     table("embed", cases, run);

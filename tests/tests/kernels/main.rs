@@ -50,10 +50,7 @@ fn table<C: Debug + Send + 'static>(
             failures.join("\n")
         );
         for case in [&cases[0], &cases[cases.len() - 1]] {
-            assert!(
-                run(gpu, case, Input::Altered).is_err(),
-                "{kernel}: {case:?}: an altered input passes"
-            );
+            assert!(run(gpu, case, Input::Altered).is_err(), "{kernel}: {case:?}: an altered input passes");
         }
         (cases.len(), worst)
     });
@@ -80,26 +77,13 @@ impl Cut {
             Cut::Pieces | Cut::Dispatches => 3,
             Cut::PiecesAndDispatches => 7,
         };
-        let storage_buffers = if self == Cut::Dispatches {
-            5
-        } else {
-            limits.storage_buffers
-        };
+        let storage_buffers = if self == Cut::Dispatches { 5 } else { limits.storage_buffers };
         let binding = n.div_ceil(pieces) as u64 * Matrix::row_bytes(format, k);
-        Limits {
-            binding,
-            storage_buffers,
-            ..limits
-        }
+        Limits { binding, storage_buffers, ..limits }
     }
 }
 
 /// A target of this GPU, with subgroups where it has them and they are asked for.
 fn target(gpu: &Gpu, subgroups: bool, max_rows: u32) -> Target {
-    Target {
-        subgroups: subgroups && gpu.has_subgroups(),
-        plain: false,
-        max_rows,
-        limits: gpu.limits(),
-    }
+    Target { subgroups: subgroups && gpu.has_subgroups(), plain: false, max_rows, limits: gpu.limits() }
 }

@@ -55,14 +55,7 @@ const EPILOGUES: [Epilogue; 3] = [Epilogue::Store, Epilogue::Add, Epilogue::SwiG
 fn varied(i: usize, n: usize, k: usize, rows: usize) -> Case {
     let epilogue = EPILOGUES[i / 4 % 3];
     let n = if epilogue == Epilogue::SwiGlu { 2 * n } else { n };
-    Case {
-        format: FORMATS[i % 4],
-        n,
-        k,
-        rows,
-        epilogue,
-        ..Case::default()
-    }
+    Case { format: FORMATS[i % 4], n, k, rows, epilogue, ..Case::default() }
 }
 
 struct Data {
@@ -81,11 +74,7 @@ impl Data {
         let weight = Weight::random(case.format, case.n, case.k, &mut random);
         // x is a part of wider rows; whatever else they hold must not be read.
         let padded = case.k.next_multiple_of(32);
-        let (x_offset, x_stride) = if case.rows % 2 == 0 {
-            (32, padded + 64)
-        } else {
-            (0, padded)
-        };
+        let (x_offset, x_stride) = if case.rows.is_multiple_of(2) { (32, padded + 64) } else { (0, padded) };
         let mut x = vec![f32::NAN; case.rows * x_stride];
         for row in x.chunks_mut(x_stride) {
             let part = &mut row[x_offset..x_offset + padded];
@@ -95,11 +84,7 @@ impl Data {
                 (0..3).for_each(|_| part[random.below(case.k)] *= 1e3);
             }
         }
-        let outputs = if case.epilogue == Epilogue::SwiGlu {
-            case.n / 2
-        } else {
-            case.n
-        };
+        let outputs = if case.epilogue == Epilogue::SwiGlu { case.n / 2 } else { case.n };
         let (y_offset, y_stride) = (3, outputs + 5);
         let mut y = vec![f32::from_bits(POISON); case.rows * y_stride];
         if case.epilogue == Epilogue::Add {
@@ -107,24 +92,12 @@ impl Data {
                 row[y_offset..y_offset + outputs].copy_from_slice(&random.normals(outputs, 1.0));
             }
         }
-        Self {
-            weight,
-            x,
-            x_stride,
-            x_offset,
-            y,
-            y_stride,
-            y_offset,
-        }
+        Self { weight, x, x_stride, x_offset, y, y_stride, y_offset }
     }
 
     fn expected(&self, case: &Case, input: Input) -> Vec<f64> {
         let untouched = |v: &f32| {
-            if v.to_bits() == POISON {
-                UNTOUCHED
-            } else {
-                f64::from(*v)
-            }
+            if v.to_bits() == POISON { UNTOUCHED } else { f64::from(*v) }
         };
         let mut y: Vec<f64> = self.y.iter().map(untouched).collect();
         let mut x = self.x.clone();
@@ -151,17 +124,11 @@ impl Data {
 
     fn got(&self, gpu: &Gpu, case: &Case) -> Result<Vec<f32>, String> {
         let target = target(gpu, case.subgroups, MAX_ROWS);
-        let target = Target {
-            plain: case.plain,
-            limits: case.cut.limits(target.limits, case.format, case.n, case.k),
-            ..target
-        };
+        let target =
+            Target { plain: case.plain, limits: case.cut.limits(target.limits, case.format, case.n, case.k), ..target };
         let step = if case.logit_rows {
             // The products run over the logit rows, packed, whatever rows they are of.
-            StepBuilder::new()
-                .segment(0, 5, case.rows + 3)
-                .logits(&vec![1; case.rows])
-                .build()
+            StepBuilder::new().segment(0, 5, case.rows + 3).logits(&vec![1; case.rows]).build()
         } else {
             StepBuilder::new().segment(0, 5, case.rows).build()
         };
@@ -169,17 +136,9 @@ impl Data {
         let y = bench.state("y", &self.y);
         let dispatches = MatMul {
             step: &bench.step(&step, MAX_ROWS),
-            x: Columns {
-                buffer: &bench.floats("x", &self.x),
-                stride: self.x_stride,
-                offset: self.x_offset,
-            },
+            x: Columns { buffer: &bench.floats("x", &self.x), stride: self.x_stride, offset: self.x_offset },
             weight: &bench.matrix("weight", &self.weight, target),
-            y: Columns {
-                buffer: &y,
-                stride: self.y_stride,
-                offset: self.y_offset,
-            },
+            y: Columns { buffer: &y, stride: self.y_stride, offset: self.y_offset },
             epilogue: case.epilogue,
             logit_rows: case.logit_rows,
         }
@@ -206,17 +165,8 @@ const TILE_TOLERANCE: f64 = 4e-5;
 
 fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
     let data = Data::new(case);
-    let tolerance = if case.width == Width::Wide && !case.plain {
-        TILE_TOLERANCE
-    } else {
-        TOLERANCE
-    };
-    compare(
-        &data.got(gpu, case)?,
-        &data.expected(case, input),
-        data.y_stride,
-        Tolerance::sd(tolerance),
-    )
+    let tolerance = if case.width == Width::Wide && !case.plain { TILE_TOLERANCE } else { TOLERANCE };
+    compare(&data.got(gpu, case)?, &data.expected(case, input), data.y_stride, Tolerance::sd(tolerance))
 }
 
 /// One, odd, and one past what the 64 lanes take at once (512 inputs).
@@ -242,16 +192,8 @@ fn matvec_many_rows() {
     for subgroups in [false, true] {
         for (i, rows) in [1, 3, 4, 5, 8, 63, 64, 65].into_iter().enumerate() {
             let case = varied(5 * i, 9, 96, rows);
-            cases.push(Case {
-                width: Width::Wide,
-                plain: true,
-                subgroups,
-                ..case
-            });
-            cases.push(Case {
-                subgroups,
-                ..varied(5 * i + 1, 9, 96, rows)
-            });
+            cases.push(Case { width: Width::Wide, plain: true, subgroups, ..case });
+            cases.push(Case { subgroups, ..varied(5 * i + 1, 9, 96, rows) });
         }
     }
     table("matvec, many rows", cases, run);
@@ -264,16 +206,13 @@ fn matmul_tiles() {
     for (i, rows) in [1, 3, 4, 5, 8, 63, 64, 65, 129].into_iter().enumerate() {
         for j in 0..4 {
             let (n, k) = sizes[(i + j) % 6];
-            cases.push(Case {
-                width: Width::Wide,
-                ..varied(5 * i + j, n, k, rows)
-            });
+            cases.push(Case { width: Width::Wide, ..varied(5 * i + j, n, k, rows) });
         }
     }
     table("matmul, tiles", cases, run);
 }
 
-/// Every product of the released models, (n, k); the outputs of the large ones are cut to keep a software adapter quick.
+/// Every product of the released models, (n, k). The large ones get fewer outputs, for a software adapter's sake.
 const GEOMETRY: [(&str, usize, usize); 21] = [
     ("1B in_proj", 5152, 2048),
     ("1B out_proj", 2048, 2048),
@@ -309,30 +248,10 @@ fn released_widths() {
             _ if name.ends_with("down") || name.ends_with("out_proj") => Epilogue::Add,
             _ => Epilogue::Store,
         };
-        let case = Case {
-            format: FORMATS[3 - i % 2],
-            n,
-            k,
-            rows: 1 + i % 2,
-            epilogue,
-            ..Case::default()
-        };
-        cases.push(Case {
-            subgroups: true,
-            ..case
-        });
-        cases.push(Case {
-            n: n.min(96),
-            format: FORMATS[i % 4],
-            ..case
-        });
-        cases.push(Case {
-            n: n.min(66),
-            rows: 9,
-            width: Width::Wide,
-            format: FORMATS[3 - i % 4],
-            ..case
-        });
+        let case = Case { format: FORMATS[3 - i % 2], n, k, rows: 1 + i % 2, epilogue, ..Case::default() };
+        cases.push(Case { subgroups: true, ..case });
+        cases.push(Case { n: n.min(96), format: FORMATS[i % 4], ..case });
+        cases.push(Case { n: n.min(66), rows: 9, width: Width::Wide, format: FORMATS[3 - i % 4], ..case });
     }
     table("matvec and matmul, released widths", cases, run);
 }
@@ -342,20 +261,10 @@ fn outliers() {
     let mut cases = Vec::new();
     for (i, (n, k)) in [(40, 2048), (40, 520), (33, 96)].into_iter().enumerate() {
         for j in 0..4 {
-            let case = Case {
-                outliers: true,
-                ..varied(5 * i + j, n, k, 2)
-            };
-            cases.push(Case {
-                subgroups: true,
-                ..case
-            });
+            let case = Case { outliers: true, ..varied(5 * i + j, n, k, 2) };
+            cases.push(Case { subgroups: true, ..case });
             cases.push(case);
-            cases.push(Case {
-                width: Width::Wide,
-                rows: 65,
-                ..case
-            });
+            cases.push(Case { width: Width::Wide, rows: 65, ..case });
         }
     }
     table("matvec and matmul, outliers of 1e3", cases, run);
@@ -368,31 +277,12 @@ fn weights_cut_by_limits() {
         for cut in [Cut::Pieces, Cut::PiecesAndDispatches, Cut::Dispatches] {
             for (width, rows) in [(Width::Narrow, 2), (Width::Wide, 66)] {
                 // An odd number of groups in a row: the scales of a later part begin inside of a word.
-                let case = Case {
-                    format,
-                    n: 39,
-                    k: 96,
-                    cut,
-                    width,
-                    rows,
-                    ..Case::default()
-                };
+                let case = Case { format, n: 39, k: 96, cut, width, rows, ..Case::default() };
                 cases.push(case);
-                cases.push(Case {
-                    n: 70,
-                    epilogue: Epilogue::Add,
-                    ..case
-                });
+                cases.push(Case { n: 70, epilogue: Epilogue::Add, ..case });
             }
         }
-        cases.push(Case {
-            format,
-            n: 38,
-            k: 96,
-            cut: Cut::Pieces,
-            epilogue: Epilogue::SwiGlu,
-            ..Case::default()
-        });
+        cases.push(Case { format, n: 38, k: 96, cut: Cut::Pieces, epilogue: Epilogue::SwiGlu, ..Case::default() });
         cases.push(Case {
             format,
             n: 38,
@@ -411,23 +301,10 @@ fn weights_cut_by_limits() {
 fn logit_rows() {
     let mut cases = Vec::new();
     for (i, rows) in [1, 2, 5, 70].into_iter().enumerate() {
-        let case = Case {
-            n: 131,
-            k: 96,
-            logit_rows: true,
-            ..varied(i, 131, 96, rows)
-        };
+        let case = Case { n: 131, k: 96, logit_rows: true, ..varied(i, 131, 96, rows) };
         cases.push(case);
-        cases.push(Case {
-            width: Width::Wide,
-            ..case
-        });
-        cases.push(Case {
-            width: Width::Wide,
-            plain: true,
-            subgroups: true,
-            ..case
-        });
+        cases.push(Case { width: Width::Wide, ..case });
+        cases.push(Case { width: Width::Wide, plain: true, subgroups: true, ..case });
     }
     table("matvec and matmul, logit rows", cases, run);
 }
@@ -435,21 +312,8 @@ fn logit_rows() {
 #[test]
 fn grids_that_fold() {
     // Over 65,535 workgroups along x.
-    let case = Case {
-        n: 4 * 65_535 + 6,
-        k: 8,
-        format: WeightFormat::Q8,
-        ..Case::default()
-    };
-    let cases = vec![
-        case,
-        Case {
-            n: 4 * 65_535 + 10,
-            format: WeightFormat::Q4,
-            epilogue: Epilogue::SwiGlu,
-            ..case
-        },
-    ];
+    let case = Case { n: 4 * 65_535 + 6, k: 8, format: WeightFormat::Q8, ..Case::default() };
+    let cases = vec![case, Case { n: 4 * 65_535 + 10, format: WeightFormat::Q4, epilogue: Epilogue::SwiGlu, ..case }];
     table("matvec, folded grids", cases, run);
 }
 
@@ -475,11 +339,7 @@ fn plain_sums_do_not_depend_on_the_number_of_rows() {
                 let data = Data::new(&wide);
                 let many = data.got(gpu, &wide).expect("wide");
                 for r in 0..wide.rows {
-                    let narrow = Case {
-                        rows: 1,
-                        width: Width::Narrow,
-                        ..wide
-                    };
+                    let narrow = Case { rows: 1, width: Width::Narrow, ..wide };
                     let one = Data {
                         x: data.x[r * data.x_stride..][..data.x_stride].to_vec(),
                         y: data.y[r * data.y_stride..][..data.y_stride].to_vec(),
@@ -488,12 +348,7 @@ fn plain_sums_do_not_depend_on_the_number_of_rows() {
                     };
                     let one = one.got(gpu, &narrow).expect("narrow");
                     for (a, b) in one.iter().zip(&many[r * data.y_stride..]) {
-                        assert_eq!(
-                            a.to_bits(),
-                            b.to_bits(),
-                            "{format:?} row {r}: {a} alone, {b} among {}",
-                            wide.rows
-                        );
+                        assert_eq!(a.to_bits(), b.to_bits(), "{format:?} row {r}: {a} alone, {b} among {}", wide.rows);
                         compared += 1;
                     }
                 }

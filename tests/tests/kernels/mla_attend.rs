@@ -30,12 +30,7 @@ struct Case {
 }
 
 fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
-    let s = CacheShape {
-        format: case.format,
-        latent: case.latent,
-        rope: case.rope,
-        context: case.context,
-    };
+    let s = CacheShape { format: case.format, latent: case.latent, rope: case.rope, context: case.context };
     let mut random = Random::new((case.latent * 100 + case.context) as u64);
     let spans = MlaAttend::spans(s, case.span);
     // The first position, the ends of blocks of 128 and of the context, a frozen slot, a chunk over a seam.
@@ -54,13 +49,7 @@ fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
     let mut cached = vec![vec![Vec::new(); case.context]; SLOTS];
     let mut words = Vec::new();
     for (slot, cached) in cached.iter_mut().enumerate() {
-        let length = step
-            .rows
-            .iter()
-            .filter(|r| r.slot == slot)
-            .map(|r| r.position + 1)
-            .max()
-            .unwrap_or(0);
+        let length = step.rows.iter().filter(|r| r.slot == slot).map(|r| r.position + 1).max().unwrap_or(0);
         for (position, row) in cached.iter_mut().enumerate() {
             if position < length {
                 let packed = cache::encode(&s, &random.normals(s.latent, 1.0), &random.normals(s.rope, 1.0));
@@ -150,16 +139,8 @@ fn mla_attend() {
     let mut cases = Vec::new();
     // (latent, rope, heads): the tiny fixtures, the released models, and sizes that are no multiple of anything; the
     // widest latent there may be.
-    let shapes = [
-        (16, 8, 4),
-        (128, 32, 32),
-        (128, 64, 24),
-        (160, 64, 32),
-        (10, 6, 3),
-        (1, 2, 1),
-        (290, 10, 9),
-        (512, 64, 2),
-    ];
+    let shapes =
+        [(16, 8, 4), (128, 32, 32), (128, 64, 24), (160, 64, 32), (10, 6, 3), (1, 2, 1), (290, 10, 9), (512, 64, 2)];
     for (i, (latent, rope, heads)) in shapes.into_iter().enumerate() {
         for format in FORMATS {
             for (j, (context, span)) in [(300, 128), (300, 384), (129, 128), (5, 128)].into_iter().enumerate() {
@@ -169,16 +150,7 @@ fn mla_attend() {
                 }
                 let scores = [2.0, 0.1, 20.0][(i + j) % 3];
                 let memory = [u32::MAX, 16384][j % 2];
-                cases.push(Case {
-                    format,
-                    latent,
-                    rope,
-                    heads,
-                    context,
-                    span,
-                    scores,
-                    memory,
-                });
+                cases.push(Case { format, latent, rope, heads, context, span, scores, memory });
             }
         }
     }

@@ -30,12 +30,7 @@ struct Case {
 
 fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
     let (h, latent, rope_dim) = (case.mla.heads, case.mla.latent, case.mla.rope);
-    let s = CacheShape {
-        format: case.cache,
-        latent,
-        rope: rope_dim,
-        context: 140,
-    };
+    let s = CacheShape { format: case.cache, latent, rope: rope_dim, context: 140 };
     let mut random = Random::new(latent as u64);
     let rope = Rope::new(rope_dim, 1.346_573_6);
     let scale = ((h.nope + rope_dim) as f32).powf(-0.5);
@@ -50,10 +45,7 @@ fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
     let target = target(gpu, false, MAX_ROWS);
     let bench = Bench::new(gpu);
     let step_buffer = bench.step(&step, MAX_ROWS);
-    let turns = bench.floats(
-        "turns",
-        bytemuck::cast_slice(&turns(&rope.inv_freq, rope.scale, s.context)),
-    );
+    let turns = bench.floats("turns", bytemuck::cast_slice(&turns(&rope.inv_freq, rope.scale, s.context)));
     let kv_b_buffer = bench.matrix("kv_b", &kv_b, target);
     let kv_buffer = bench.floats("kv", &kv);
     let latents = bench.output("latents", 2 * s.context * s.row_words());
@@ -66,16 +58,8 @@ fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
         MlaLatent {
             step: &step_buffer,
             shape: s,
-            c: Columns {
-                buffer: &kv_buffer,
-                stride: kv_stride,
-                offset: 0,
-            },
-            k_pe: Columns {
-                buffer: &kv_buffer,
-                stride: kv_stride,
-                offset: latent,
-            },
+            c: Columns { buffer: &kv_buffer, stride: kv_stride, offset: 0 },
+            k_pe: Columns { buffer: &kv_buffer, stride: kv_stride, offset: latent },
             turns: &turns,
             latents: &latents,
         }
@@ -133,11 +117,7 @@ fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
                 let mut key: Vec<f64> = (0..h.nope).map(|d| product(kv_head, d, &row[..latent])).collect();
                 key.extend(rope.turn(&row[latent..], t + usize::from(input == Input::Altered && t == 0)));
                 keys.push(key);
-                vs.push(
-                    (0..h.v)
-                        .map(|d| product(kv_head, h.nope + d, &row[..latent]))
-                        .collect::<Vec<f64>>(),
-                );
+                vs.push((0..h.v).map(|d| product(kv_head, h.nope + d, &row[..latent])).collect::<Vec<f64>>());
             }
             let shared = h.heads / h.kv_heads;
             for head in kv_head * shared..(kv_head + 1) * shared {
@@ -163,14 +143,8 @@ fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
     // rounds by half of 1 / 127 of a group's largest (2 to 2.5 sd), evenly: 0.6% of it, 1% at most with the scores'.
     let tolerance = match case.cache {
         CacheFormat::F32 => Tolerance::sd(2e-5),
-        CacheFormat::F16 => Tolerance {
-            nmse: 2e-3f64.powi(2),
-            max_sd: 6e-3,
-        },
-        CacheFormat::Q8 => Tolerance {
-            nmse: 0.015f64.powi(2),
-            max_sd: 0.1,
-        },
+        CacheFormat::F16 => Tolerance { nmse: 2e-3f64.powi(2), max_sd: 6e-3 },
+        CacheFormat::Q8 => Tolerance { nmse: 0.015f64.powi(2), max_sd: 0.1 },
     };
     compare(&bench.read(&o), &expected, o_stride, tolerance)
 }
@@ -184,11 +158,7 @@ fn mla_chain() {
             if mla.heads.heads > 20 && cache != FORMATS[i % 3] {
                 continue;
             }
-            cases.push(Case {
-                mla,
-                cache,
-                span: [128, 256][i % 2],
-            });
+            cases.push(Case { mla, cache, span: [128, 256][i % 2] });
         }
     }
     table("mla_latent, mla_query, mla_attend, mla_combine", cases, run);

@@ -31,21 +31,12 @@ const TOLERANCE: f64 = 1e-5;
 
 fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
     let (h, latent) = (case.mla.heads, case.mla.latent);
-    let s = CacheShape {
-        format: CacheFormat::F32,
-        latent,
-        rope: case.mla.rope,
-        context: case.context,
-    };
+    let s = CacheShape { format: CacheFormat::F32, latent, rope: case.mla.rope, context: case.context };
     let mut random = Random::new((latent + 1000 * h.heads) as u64);
     let n = h.kv_heads * (h.nope + h.v);
     let kv_b = Weight::random(case.format, n, latent, &mut random);
     let last = case.context - 1;
-    let step = StepBuilder::new()
-        .segment(1, 0, 2.min(case.context))
-        .segment(0, last / 2, 1)
-        .frozen(2, last, 1)
-        .build();
+    let step = StepBuilder::new().segment(1, 0, 2.min(case.context)).segment(0, last / 2, 1).frozen(2, last, 1).build();
     let rows = step.rows.len();
     let spans = MlaAttend::spans(s, case.span);
     let stride = 4 * s.latent_quads();
@@ -54,11 +45,7 @@ fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
     let all: Vec<Span> = (0..rows * h.heads * spans)
         .map(|_| {
             let weight = random.uniform(1.0, 100.0);
-            Span {
-                sum: random.normals(latent, weight),
-                top: 6.0 * random.normal(),
-                weight,
-            }
+            Span { sum: random.normals(latent, weight), top: 6.0 * random.normal(), weight }
         })
         .collect();
     let (mut sums, mut weights) = (Vec::new(), Vec::new());
@@ -78,10 +65,7 @@ fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
     }
 
     let target = target(gpu, false, MAX_ROWS);
-    let target = Target {
-        limits: case.cut.limits(target.limits, case.format, n, latent),
-        ..target
-    };
+    let target = Target { limits: case.cut.limits(target.limits, case.format, n, latent), ..target };
     let o_stride = (h.heads * h.v).next_multiple_of(32) + 32;
     let bench = Bench::new(gpu);
     let o = bench.output("o", rows * o_stride);
@@ -125,20 +109,10 @@ fn mla_combine() {
     for (i, mla) in MIXERS.into_iter().enumerate() {
         for (j, format) in FORMATS.into_iter().enumerate() {
             let (context, span) = [(1000, 128), (128, 128), (129, 128), (1, 128), (9000, 1024)][(i + j) % 5];
-            let case = Case {
-                mla,
-                format,
-                cut: Cut::Whole,
-                context,
-                span,
-            };
+            let case = Case { mla, format, cut: Cut::Whole, context, span };
             cases.push(case);
             if mla.latent < 128 {
-                cases.push(Case {
-                    cut: Cut::Pieces,
-                    context: 600,
-                    ..case
-                });
+                cases.push(Case { cut: Cut::Pieces, context: 600, ..case });
             }
         }
     }

@@ -27,12 +27,8 @@ fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
     let rope = Rope::new(s.rope, 1.346_573_6);
     // The beginning, the seam of the turns' tables, a frozen slot, and the end with two rows over it.
     let seam = 254.min(s.context - 4);
-    let step = StepBuilder::new()
-        .segment(1, 0, 3)
-        .segment(0, seam, 4)
-        .frozen(1, 3, 2)
-        .segment(2, s.context - 3, 5)
-        .build();
+    let step =
+        StepBuilder::new().segment(1, 0, 3).segment(0, seam, 4).frozen(1, 3, 2).segment(2, s.context - 3, 5).build();
     let rows = step.rows.len();
     let (stride, c_offset) = (s.latent + s.rope + 9, 5);
     let k_offset = c_offset + s.latent + 1;
@@ -55,20 +51,9 @@ fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
     let dispatch = MlaLatent {
         step: &bench.step(&step, MAX_ROWS),
         shape: s,
-        c: Columns {
-            buffer: &x_buffer,
-            stride,
-            offset: c_offset,
-        },
-        k_pe: Columns {
-            buffer: &bench.floats("k_pe", &x),
-            stride,
-            offset: k_offset,
-        },
-        turns: &bench.floats(
-            "turns",
-            bytemuck::cast_slice(&turns(&rope.inv_freq, rope.scale, s.context)),
-        ),
+        c: Columns { buffer: &x_buffer, stride, offset: c_offset },
+        k_pe: Columns { buffer: &bench.floats("k_pe", &x), stride, offset: k_offset },
+        turns: &bench.floats("turns", bytemuck::cast_slice(&turns(&rope.inv_freq, rope.scale, s.context))),
         latents: &latents,
     }
     .dispatch("test", target(gpu, false, MAX_ROWS));
@@ -77,29 +62,18 @@ fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
 
     let mut written = vec![false; SLOTS * s.context];
     let mut worst = Worst::default();
-    for (r, row) in step
-        .rows
-        .iter()
-        .enumerate()
-        .filter(|(_, row)| row.live && row.position < s.context)
-    {
+    for (r, row) in step.rows.iter().enumerate().filter(|(_, row)| row.live && row.position < s.context) {
         let at = row.slot * s.context + row.position;
         written[at] = true;
         let (c, k) = cache::decode(&s, &words[at * s.row_words()..][..s.row_words()]);
         let position = row.position + usize::from(input == Input::Altered);
         let x = &x[r * stride..][..stride];
-        let (mut c_twin, mut k_twin) = twin::mla_latent(
-            &x[c_offset..c_offset + s.latent],
-            &x[k_offset..k_offset + s.rope],
-            &rope,
-            position,
-        );
+        let (mut c_twin, mut k_twin) =
+            twin::mla_latent(&x[c_offset..c_offset + s.latent], &x[k_offset..k_offset + s.rope], &rope, position);
         // An f16 is one of the two beside the number (WGSL leaves the choice open): off by at most 2^-10 of it.
         let f16 = |e: f64| 2f64.powi(-10) * e.abs() + 2f64.powi(-24);
         // Turns are products of two f32 turns, then two products and a sum, of numbers as large as the pair.
-        let rotated: Vec<f64> = (0..s.rope)
-            .map(|i| 3e-7 * k_twin[i & !1].hypot(k_twin[i | 1]))
-            .collect();
+        let rotated: Vec<f64> = (0..s.rope).map(|i| 3e-7 * k_twin[i & !1].hypot(k_twin[i | 1])).collect();
         let in_range = |v: &mut f64| {
             if s.format == CacheFormat::F16 {
                 *v = v.clamp(-65504.0, 65504.0)
@@ -149,26 +123,13 @@ fn mla_latent() {
     for format in FORMATS {
         for (i, (latent, rope)) in SHAPES.into_iter().enumerate() {
             let context = [300, 257, 40, 1030][i % 4];
-            let case = Case {
-                shape: CacheShape {
-                    format,
-                    latent,
-                    rope,
-                    context,
-                },
-                outliers: false,
-            };
+            let case = Case { shape: CacheShape { format, latent, rope, context }, outliers: false };
             cases.push(case);
             cases.push(Case { outliers: true, ..case });
         }
     }
     // The end of the released models' longest context, where an angle in f32 is off by 0.004.
-    let shape = CacheShape {
-        format: CacheFormat::F32,
-        latent: 4,
-        rope: 32,
-        context: 131_072,
-    };
+    let shape = CacheShape { format: CacheFormat::F32, latent: 4, rope: 32, context: 131_072 };
     cases.push(Case { shape, outliers: false });
     table("mla_latent", cases, run);
 }

@@ -26,16 +26,7 @@ pub struct Mla {
 }
 
 const fn mla(heads: usize, kv_heads: usize, nope: usize, v: usize, latent: usize, rope: usize) -> Mla {
-    Mla {
-        heads: MlaHeads {
-            heads,
-            kv_heads,
-            nope,
-            v,
-        },
-        latent,
-        rope,
-    }
+    Mla { heads: MlaHeads { heads, kv_heads, nope, v }, latent, rope }
 }
 
 /// The tiny fixtures, the released 1B, 3B and 8B, and sizes that are no multiple of anything.
@@ -63,22 +54,13 @@ const TOLERANCE: f64 = 1e-5;
 
 fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
     let (h, latent) = (case.mla.heads, case.mla.latent);
-    let s = CacheShape {
-        format: CacheFormat::F16,
-        latent,
-        rope: case.mla.rope,
-        context: 70_000,
-    };
+    let s = CacheShape { format: CacheFormat::F16, latent, rope: case.mla.rope, context: 70_000 };
     let mut random = Random::new((latent + 1000 * h.heads) as u64);
     let rope = Rope::new(s.rope, 1.207_944_2);
     let scale = ((h.nope + s.rope) as f32).powf(-0.5);
     let n = h.kv_heads * (h.nope + h.v);
     let kv_b = Weight::random(case.format, n, latent, &mut random);
-    let step = StepBuilder::new()
-        .segment(2, 255, case.rows)
-        .frozen(0, 3, 1)
-        .segment(1, 69_999, 1)
-        .build();
+    let step = StepBuilder::new().segment(2, 255, case.rows).frozen(0, 3, 1).segment(1, 69_999, 1).build();
     let rows = step.rows.len();
     let q_stride = (h.heads * (h.nope + s.rope)).next_multiple_of(32) + 32;
     let mut q = random.normals(rows * q_stride, 1.0);
@@ -90,10 +72,7 @@ fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
     }
 
     let target = target(gpu, false, MAX_ROWS);
-    let target = Target {
-        limits: case.cut.limits(target.limits, case.format, n, latent),
-        ..target
-    };
+    let target = Target { limits: case.cut.limits(target.limits, case.format, n, latent), ..target };
     let bench = Bench::new(gpu);
     let stride = 4 * s.row_quads();
     let query = bench.output("query", MAX_ROWS as usize * h.heads * stride);
@@ -103,10 +82,7 @@ fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
         heads: h,
         q: &bench.floats("q", &q),
         q_stride,
-        turns: &bench.floats(
-            "turns",
-            bytemuck::cast_slice(&turns(&rope.inv_freq, rope.scale, s.context)),
-        ),
+        turns: &bench.floats("turns", bytemuck::cast_slice(&turns(&rope.inv_freq, rope.scale, s.context))),
         kv_b: &bench.matrix("kv_b", &kv_b, target),
         scale,
         query: &query,
@@ -137,11 +113,7 @@ fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
     let mut worst = Worst::default();
     for part in [0..4 * s.latent_quads(), 4 * s.latent_quads()..stride] {
         let g: Vec<f32> = got.chunks(stride).flat_map(|row| &row[part.clone()]).copied().collect();
-        let e: Vec<f64> = expected
-            .chunks(stride)
-            .flat_map(|row| &row[part.clone()])
-            .copied()
-            .collect();
+        let e: Vec<f64> = expected.chunks(stride).flat_map(|row| &row[part.clone()]).copied().collect();
         worst = worst.and(compare(&g, &e, part.len(), Tolerance::sd(TOLERANCE))?);
     }
     Ok(worst)
@@ -152,20 +124,10 @@ fn mla_query() {
     let mut cases = Vec::new();
     for (i, mla) in MIXERS.into_iter().enumerate() {
         for format in FORMATS {
-            let case = Case {
-                mla,
-                format,
-                cut: Cut::Whole,
-                outliers: false,
-                rows: [1, 3, 9][i % 3],
-            };
+            let case = Case { mla, format, cut: Cut::Whole, outliers: false, rows: [1, 3, 9][i % 3] };
             cases.push(case);
             if i % 2 == 0 {
-                cases.push(Case {
-                    outliers: true,
-                    cut: Cut::Pieces,
-                    ..case
-                });
+                cases.push(Case { outliers: true, cut: Cut::Pieces, ..case });
             }
         }
     }

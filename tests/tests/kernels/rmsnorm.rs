@@ -27,7 +27,7 @@ const TOLERANCE: f64 = 3e-6;
 
 fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
     let mut random = Random::new((case.width + case.rows) as u64);
-    let (x_stride, x_offset) = (case.width + 7, if case.rows % 2 == 0 { 4 } else { 0 });
+    let (x_stride, x_offset) = (case.width + 7, if case.rows.is_multiple_of(2) { 4 } else { 0 });
     let (y_stride, y_offset) = (case.width.next_multiple_of(32) + 32, 1);
     let mut x = random.normals(case.rows * x_stride, 2.0);
     if case.outliers {
@@ -53,17 +53,9 @@ fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
     let y = bench.output("y", case.rows * y_stride);
     let dispatch = RmsNorm {
         step: &bench.step(&step, MAX_ROWS),
-        x: Columns {
-            buffer: &bench.floats("x", &x),
-            stride: x_stride,
-            offset: x_offset,
-        },
+        x: Columns { buffer: &bench.floats("x", &x), stride: x_stride, offset: x_offset },
         weight: &bench.floats("weight", &weight),
-        y: Columns {
-            buffer: &y,
-            stride: y_stride,
-            offset: y_offset,
-        },
+        y: Columns { buffer: &y, stride: y_stride, offset: y_offset },
         width: case.width,
         eps: case.eps,
         logit_rows: case.logit_rows,
@@ -86,26 +78,11 @@ fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
 fn rmsnorm() {
     let mut cases = Vec::new();
     for subgroups in [false, true] {
-        for (i, width) in [1, 24, 63, 255, 256, 257, 1344, 2048, 3072, 4096]
-            .into_iter()
-            .enumerate()
-        {
+        for (i, width) in [1, 24, 63, 255, 256, 257, 1344, 2048, 3072, 4096].into_iter().enumerate() {
             let rows = [1, 2, 5, 64, 65][i % 5];
-            let case = Case {
-                width,
-                rows,
-                subgroups,
-                outliers: false,
-                logit_rows: false,
-                eps: 1e-5,
-            };
+            let case = Case { width, rows, subgroups, outliers: false, logit_rows: false, eps: 1e-5 };
             cases.push(case);
-            cases.push(Case {
-                outliers: true,
-                logit_rows: true,
-                eps: 1e-6,
-                ..case
-            });
+            cases.push(Case { outliers: true, logit_rows: true, eps: 1e-6, ..case });
         }
     }
     table("rmsnorm", cases, run);

@@ -51,11 +51,7 @@ impl Steps {
             Steps::Batch => {
                 let mut step = StepBuilder::new();
                 for slot in [4, 0, 6, 1, 5, 3, 2] {
-                    step = if slot % 3 == 1 {
-                        step.frozen(slot, slot, 1)
-                    } else {
-                        step.segment(slot, slot, 1)
-                    };
+                    step = if slot % 3 == 1 { step.frozen(slot, slot, 1) } else { step.segment(slot, slot, 1) };
                 }
                 step.build()
             }
@@ -126,17 +122,7 @@ fn conv(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
         state[slot * s.state() + s.taps_offset() + 1] += 1.0;
     }
     let mut expected = vec![UNTOUCHED; rows * u_stride];
-    conv_twin::ssm_conv(
-        &step,
-        &s,
-        &zxbcdt,
-        in_stride,
-        &weight,
-        &bias,
-        &state,
-        u_stride,
-        &mut expected,
-    );
+    conv_twin::ssm_conv(&step, &s, &zxbcdt, in_stride, &weight, &bias, &state, u_stride, &mut expected);
     compare(&bench.read(&u), &expected, u_stride, Tolerance::sd(CONV_TOLERANCE))
 }
 
@@ -148,10 +134,7 @@ const STATE_TOLERANCE: f64 = 3e-5;
 /// ones than the others. An outlier of z makes one of them the whole head.
 fn scan_tolerance(outliers: bool) -> Tolerance {
     let more = if outliers { 10.0 } else { 1.0 };
-    Tolerance {
-        nmse: 1e-9 * more * more,
-        max_sd: 1e-4 * more,
-    }
+    Tolerance { nmse: 1e-9 * more * more, max_sd: 1e-4 * more }
 }
 
 fn scan(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
@@ -161,15 +144,12 @@ fn scan(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
     let (in_stride, u_stride, y_stride) = (s.in_proj() + 3, s.channels() + 1, s.d_inner + 32);
     let zxbcdt = case.zxbcdt(rows, in_stride, &mut random);
     let mut u = random.normals(rows * u_stride, 1.0);
-    u.chunks_mut(u_stride)
-        .for_each(|row| row[s.channels()..].fill(f32::NAN));
+    u.chunks_mut(u_stride).for_each(|row| row[s.channels()..].fill(f32::NAN));
     let mut a_log: Vec<f32> = (0..s.heads).map(|_| random.uniform(1.0, 16.0).ln()).collect();
     let d = random.normals(s.heads, 1.0);
     // Time steps from 1e-4 to 1, as trained models have them.
     let dt_bias: Vec<f32> = (0..s.heads).map(|_| random.uniform(-9.0, 0.5)).collect();
-    let heads: Vec<f32> = (0..s.heads)
-        .flat_map(|h| [a_log[h], d[h], dt_bias[h], f32::NAN])
-        .collect();
+    let heads: Vec<f32> = (0..s.heads).flat_map(|h| [a_log[h], d[h], dt_bias[h], f32::NAN]).collect();
     let weight = random.normals(s.d_inner, 1.0);
     let state = random.normals(SLOTS * s.state(), 1.0);
     let eps = 1e-5;
@@ -222,24 +202,14 @@ fn scan(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
         let of_slot = step.rows.iter().find(|r| r.slot == slot);
         let (scanned, taps) = (at(0)..at(s.taps_offset()), at(s.taps_offset())..at(s.state()));
         if of_slot.is_some_and(|r| r.live) {
-            let w = compare(
-                &got[scanned.clone()],
-                &after[scanned],
-                s.head_dim,
-                Tolerance::sd(STATE_TOLERANCE),
-            );
+            let w = compare(&got[scanned.clone()], &after[scanned], s.head_dim, Tolerance::sd(STATE_TOLERANCE));
             worst = worst.and(w.map_err(|e| format!("state of slot {slot}: {e}"))?);
         } else if got[scanned.clone()] != state[scanned] {
             return Err(format!("the state of slot {slot} changed, which is not live"));
         }
         // Inputs are moved, not computed.
         if let Some(i) = taps.clone().find(|i| f64::from(got[*i]) != after[*i]) {
-            return Err(format!(
-                "slot {slot}: tap {} is {}, expected {}",
-                i - taps.start,
-                got[i],
-                after[i]
-            ));
+            return Err(format!("slot {slot}: tap {} is {}, expected {}", i - taps.start, got[i], after[i]));
         }
     }
     Ok(worst)
@@ -278,15 +248,8 @@ fn cases() -> Vec<Case> {
             };
             cases.push(case);
             if heads <= 4 {
-                cases.push(Case {
-                    repeat_kv_before_conv: !case.repeat_kv_before_conv,
-                    outliers: true,
-                    ..case
-                });
-                cases.push(Case {
-                    subgroups: !case.subgroups,
-                    ..case
-                });
+                cases.push(Case { repeat_kv_before_conv: !case.repeat_kv_before_conv, outliers: true, ..case });
+                cases.push(Case { subgroups: !case.subgroups, ..case });
             }
         }
     }

@@ -174,7 +174,10 @@ mod tests {
         let d = SamplingOptions::default;
         let cases = [
             (SamplingOptions { temperature: -0.1, ..d() }, "temperature: expected 0 to 100 (0 is greedy), found -0.1"),
-            (SamplingOptions { temperature: f32::NAN, ..d() }, "temperature: expected 0 to 100 (0 is greedy), found NaN"),
+            (
+                SamplingOptions { temperature: f32::NAN, ..d() },
+                "temperature: expected 0 to 100 (0 is greedy), found NaN",
+            ),
             (SamplingOptions { top_k: 1025, ..d() }, "top_k: expected 0 (off) to 1024, found 1025"),
             (SamplingOptions { top_p: 1.5, ..d() }, "top_p: expected 0 to 1 (1 is off), found 1.5"),
             (SamplingOptions { min_p: -1.0, ..d() }, "min_p: expected 0 to 1 (0 is off), found -1"),
@@ -192,7 +195,10 @@ mod tests {
             ),
             (SamplingOptions { penalty_window: 257, ..d() }, "penalty_window: expected 0 to 256, found 257"),
             (SamplingOptions { logprobs: Some(21), ..d() }, "logprobs: expected 0 to 20, found 21"),
-            (SamplingOptions { logit_bias: vec![(100, 1.0)], ..d() }, "logit_bias: expected token ids below 100, found 100"),
+            (
+                SamplingOptions { logit_bias: vec![(100, 1.0)], ..d() },
+                "logit_bias: expected token ids below 100, found 100",
+            ),
             (
                 SamplingOptions { logit_bias: vec![(1, 1.0), (2, 0.0), (1, 2.0)], ..d() },
                 "logit_bias: expected each token once, found 1 twice",

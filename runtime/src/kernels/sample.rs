@@ -22,8 +22,9 @@ const MOST_CHUNKS: usize = 128;
 const LEAST_CHUNK: usize = 1024;
 /// Words of `Partial` in `parts/sample.wgsl`.
 const PARTIAL: usize = 6;
-/// Lanes of `sample_final`, where the adapter has as many: it goes over a whole row.
-const FINAL_WG: u32 = 1024;
+/// Tokens of a lane of `sample_final`, which goes over a whole row, and its lanes at most.
+const FINAL_TOKENS: usize = 32;
+const FINAL_WG: usize = 1024;
 
 const PART: &str = shader!("parts/sample.wgsl");
 
@@ -175,9 +176,9 @@ impl Sample<'_> {
         let chunks = vocab.div_ceil(chunk);
         assert_words(&b.partials, rows * (chunks * PARTIAL) as u64, "sample.partials");
         let each = |items: usize| Grid::new(Extent::Fixed(items as u32), Extent::LogitRows { per: 1 });
-        let invocations = target.limits.invocations.min(FINAL_WG);
-        assert!(invocations as usize >= MOST_CHUNKS, "{label}: workgroups of {invocations}");
-        let wg = 1 << invocations.ilog2();
+        let most = FINAL_WG.min(1 << target.limits.invocations.ilog2());
+        assert!(most >= MOST_CHUNKS, "{label}: workgroups of {most}");
+        let wg = vocab.div_ceil(FINAL_TOKENS).next_power_of_two().clamp(MOST_CHUNKS, most);
         vec![
             dispatch(
                 label,
@@ -201,7 +202,7 @@ impl Sample<'_> {
                 label,
                 "sample_final",
                 vec![shader!("sample_final.wgsl"), PART, STEP],
-                target.constants(vec![("WG", f64::from(wg))]),
+                target.constants(vec![("WG", wg as f64)]),
                 &[vocab as u32, (stride / 4) as u32, chunks as u32],
                 bindings(
                     self.step,

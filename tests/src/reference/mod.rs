@@ -11,6 +11,7 @@ pub mod mla_latent;
 pub mod mla_query;
 pub mod rmsnorm;
 pub mod rope;
+pub mod sample;
 pub mod ssm_chunk;
 pub mod ssm_conv;
 pub mod ssm_scan;

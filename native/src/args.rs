@@ -434,7 +434,6 @@ pub enum Kernels {
 
 /// The released sizes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-#[expect(clippy::enum_variant_names, reason = "they are the models' names")]
 pub enum Geometry {
     #[value(name = "1b-4mla")]
     B1Mla4,

@@ -28,6 +28,8 @@ pub fn files(model: Option<&str>, terminal: &Terminal) -> Result<Box<dyn Files>>
     let mut bar = None;
     let folder = hub::resolve(model, &HubOptions::from_env(), &mut |progress| {
         let bar = bar.get_or_insert_with(|| terminal.bytes(&format!("Downloading {model}")));
+        let speed = progress.bytes_per_second / f64::from(1 << 20);
+        bar.label(format!("Downloading {} ({speed:.1} MiB/s)", progress.file));
         bar.set(progress.done, progress.total);
     })?;
     Ok(Box::new(FolderFiles::open(folder)?))

@@ -92,7 +92,7 @@ mod tests {
             (b"[]", "empty list"),
             (br#"[{"role": "user"}]"#, "missing field `content`"),
             (br#"[{"role": "user", "content": " "}]"#, "message 0: \"content\""),
-            (b"[{\"role\": \"user\", \"content\": \"\xff\"}]", "found byte 0xff at 31"),
+            (b"[{\"role\": \"user\", \"content\": \"\xff\"}]", "found byte 0xff at 30"),
         ];
         for (bytes, expected) in cases {
             std::fs::write(&path, bytes).expect("written");

@@ -43,7 +43,7 @@ impl Terminal {
 
     /// Progress in bytes. Without a terminal it is one line when it starts.
     pub fn bytes(&self, label: &str) -> Progress {
-        self.bar(label, "{msg} {bar:30} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}", None)
+        self.bar(label, "{msg} {bar:30} {binary_bytes}/{binary_total_bytes} {eta}", None)
     }
 
     /// Progress through `total` things.
@@ -88,6 +88,11 @@ impl Progress {
     pub fn set(&self, done: u64, total: u64) {
         self.0.set_length(total);
         self.0.set_position(done);
+    }
+
+    /// What is being done now.
+    pub fn label(&self, text: String) {
+        self.0.set_message(text);
     }
 
     /// One thing more is done.

@@ -25,6 +25,7 @@ pub const HELP: &str = "\
 /stats        tokens and speed of the last answer, room in the context
 /save [FILE]  write the chat as JSON, also for `zebra generate --messages`
 /load FILE    go on with a saved chat
+/help         this list
 /exit         leave; also Ctrl-D, or Ctrl-C twice
 A line that ends with a backslash goes on in the next one; so does all between two \"\"\".
 A message that begins with a slash is sent with a blank before it.

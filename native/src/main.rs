@@ -15,6 +15,7 @@ mod make_random;
 mod messages;
 mod output;
 mod quantize;
+mod staging;
 mod terminal;
 
 use std::process::ExitCode;

@@ -37,13 +37,20 @@ pub(crate) fn lanes_per_row(head_dim: usize) -> usize {
 }
 
 impl SsmScan<'_> {
+    /// Whether a head's state can be held in the registers of a workgroup: head_dim is a multiple of 4, at most 128, and
+    /// divides among the lanes.
+    pub fn supports(head_dim: usize) -> bool {
+        let quads = head_dim / 4;
+        head_dim > 0 && head_dim % 4 == 0 && head_dim <= 128 && quads / lanes_per_row(head_dim) <= MOST_QUADS
+    }
+
     /// # Panics
-    /// When head_dim is no multiple of 4 or over 128: the configuration refuses it before.
+    /// When [`SsmScan::supports`] says no: the plan refuses it before.
     pub fn dispatch(&self, label: &str, target: Target) -> Dispatch {
         let s = self.shape;
         let lanes = lanes_per_row(s.head_dim);
         let quads = s.head_dim / 4 / lanes;
-        assert!(s.head_dim % 4 == 0 && s.head_dim <= 128 && quads <= MOST_QUADS, "{label}: head_dim {}", s.head_dim);
+        assert!(Self::supports(s.head_dim), "{label}: head_dim {}", s.head_dim);
         assert!(s.d_inner <= self.y_stride && s.in_proj() <= self.in_stride, "{label}: rows are too short");
         assert_words(self.heads, 4 * s.heads as u64, "ssm_scan.heads");
         assert_words(self.weight, s.d_inner as u64, "ssm_scan.weight");

@@ -10,15 +10,16 @@
 // Both sums of y are one matrix product of [scores | before C], CHUNK rows, with [x | S], BLOCK rows, in workgroup
 // memory.
 //
-// Floor: rows * heads * P * (CHUNK / 2 + 2 N) multiply-adds (512 x 32 x 64 x (16 + 128): 151 M, here 168 M).
+// Floor: rows * heads * P * (CHUNK / 2 + 2 N) multiply-adds (512 x 32 x 64 x (8 + 128): 143 M, here 151 M).
 
-override WG: u32;       // ROWS * head_dim / 4, a multiple of BLOCK
+override WG: u32;       // ROWS * QUADS, a multiple of BLOCK
+override QUADS: u32;    // head_dim / 4
 override CHUNK: u32;    // a multiple of 8
 override ROWS: u32;     // rows of S that the lanes hold one quad each of
 override KEEP: u32;     // rows of S that a lane has a quad of, at most 4
 override BLOCK: u32;    // ROWS * KEEP
 override OUTPUTS: u32;  // of y in a lane: CHUNK * BLOCK / WG rounded up, at most 16
-override PITCH: u32;    // quads from row to row of `left` and `right`: (CHUNK + head_dim) / 4, made odd
+override PITCH: u32;    // quads from row to row of `left` and `right`: CHUNK / 4 + QUADS, made odd
 override LEFT: u32;     // CHUNK * PITCH
 override RIGHT: u32;    // BLOCK * PITCH
 
@@ -45,7 +46,7 @@ struct Params {
 @group(0) @binding(5) var<storage, read_write> state: array<f32>;       // [slots, state_stride]
 @group(0) @binding(6) var<storage, read_write> y: array<f32>;           // [rows, y_stride], before the norm
 
-var<workgroup> left: array<vec4<f32>, LEFT>;    // [CHUNK, PITCH] scores | before C, then [CHUNK, head_dim / 4] after B
+var<workgroup> left: array<vec4<f32>, LEFT>;    // [CHUNK, PITCH] scores | before C, then [CHUNK, QUADS] after B
 var<workgroup> right: array<vec4<f32>, RIGHT>;  // [BLOCK, PITCH] x | S
 
 @compute @workgroup_size(WG)
@@ -54,19 +55,24 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     let block = wid.x % params.blocks;
     let segment = segment_at(wid.z);
     let end = segment.first + segment.count;
-    let quads = params.head_dim / 4u;
     let chunk_quads = CHUNK / 4u;
     let x_at = x_channel(head) + block * BLOCK;
     let b_quad = (params.b_offset + x_channel(head)) / 4u;
-    let c_quad = params.c_offset / 4u + head * quads;
+    let c_quad = params.c_offset / 4u + head * QUADS;
 
     // The lane's share of the state, and its place in y.
-    let n = lid % quads;
-    let row = lid / quads;
+    let n = lid % QUADS;
+    let row = lid / QUADS;
     let state_at = segment.slot * params.state_stride + (head * params.head_dim + block * BLOCK + row) * params.head_dim
         + 4u * n;
     let p = lid % BLOCK;
     let i_first = lid / BLOCK;
+
+    // Loops of as many turns as every chunk of a full step has, so that their loads are under way at once.
+    let width = chunk_quads + QUADS;
+    let left_loads = (CHUNK * width + WG - 1u) / WG;
+    let x_loads = (BLOCK * chunk_quads + WG - 1u) / WG;
+    let b_loads = (CHUNK * QUADS + WG - 1u) / WG;
 
     var s: array<vec4<f32>, 4>;
     for (var k = 0u; k < KEEP; k++) {
@@ -81,28 +87,32 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         let before_at = scores_at + CHUNK * chunk_quads;
         let after_at = before_at + chunk_quads;
 
-        let width = chunk_quads + quads;
-        for (var item = lo * width + lid; item < hi * width; item += WG) {
-            let i = item / width;
-            let q = item % width;
-            if (q < chunk_quads) {
-                left[i * PITCH + q] = scores[scores_at + i * chunk_quads + q];
-            } else {
-                let before = scores[before_at + i / 4u][i % 4u];
-                left[i * PITCH + q] = before * u[(base + i) * params.u_quads + c_quad + q - chunk_quads];
+        for (var k = 0u; k < left_loads; k++) {
+            let i = (k * WG + lid) / width;
+            let q = (k * WG + lid) % width;
+            if (i >= lo && i < hi) {
+                if (q < chunk_quads) {
+                    left[i * PITCH + q] = scores[scores_at + i * chunk_quads + q];
+                } else {
+                    let before = scores[before_at + i / 4u][i % 4u];
+                    left[i * PITCH + q] = before * u[(base + i) * params.u_quads + c_quad + q - chunk_quads];
+                }
             }
         }
         // Four rows of x to a quad. What lies outside of the segment counts as 0.
-        for (var item = lo / 4u * BLOCK + lid; item < (hi + 3u) / 4u * BLOCK; item += WG) {
-            let channel = x_at + item % BLOCK;
+        for (var k = 0u; k < x_loads; k++) {
+            let q = (k * WG + lid) / BLOCK;
+            let channel = x_at + p;
             var x = vec4<f32>(0.0);
-            for (var k = 0u; k < 4u; k++) {
-                let j = item / BLOCK * 4u + k;
+            for (var l = 0u; l < 4u; l++) {
+                let j = 4u * q + l;
                 if (j >= lo && j < hi) {
-                    x[k] = u[(base + j) * params.u_quads + channel / 4u][channel % 4u];
+                    x[l] = u[(base + j) * params.u_quads + channel / 4u][channel % 4u];
                 }
             }
-            right[item % BLOCK * PITCH + item / BLOCK] = x;
+            if (q < chunk_quads) {
+                right[p * PITCH + q] = x;
+            }
         }
         for (var k = 0u; k < KEEP; k++) {
             right[(row + k * ROWS) * PITCH + chunk_quads + n] = s[k];
@@ -134,13 +144,16 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         workgroupBarrier();
 
         // Whole quads of rows, as x has them: 0 times what nobody wrote might be NaN.
-        for (var item = lo / 4u * 4u * quads + lid; item < (hi + 3u) / 4u * 4u * quads; item += WG) {
-            let j = item / quads;
+        for (var k = 0u; k < b_loads; k++) {
+            let item = k * WG + lid;
+            let j = item / QUADS;
             var b = vec4<f32>(0.0);
             if (j >= lo && j < hi) {
-                b = scores[after_at + j / 4u][j % 4u] * u[(base + j) * params.u_quads + b_quad + item % quads];
+                b = scores[after_at + j / 4u][j % 4u] * u[(base + j) * params.u_quads + b_quad + n];
             }
-            left[item] = b;
+            if (j < CHUNK) {
+                left[item] = b;
+            }
         }
         workgroupBarrier();
 
@@ -149,10 +162,10 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
             s[k] *= decay;
         }
         for (var q = lo / 4u; q < (hi + 3u) / 4u; q++) {
-            let b0 = left[4u * q * quads + n];
-            let b1 = left[(4u * q + 1u) * quads + n];
-            let b2 = left[(4u * q + 2u) * quads + n];
-            let b3 = left[(4u * q + 3u) * quads + n];
+            let b0 = left[4u * q * QUADS + n];
+            let b1 = left[(4u * q + 1u) * QUADS + n];
+            let b2 = left[(4u * q + 2u) * QUADS + n];
+            let b3 = left[(4u * q + 3u) * QUADS + n];
             for (var k = 0u; k < KEEP; k++) {
                 let x = right[(row + k * ROWS) * PITCH + q];
                 s[k] += x.x * b0 + x.y * b1 + x.z * b2 + x.w * b3;

@@ -9,7 +9,7 @@
 // one is masked. Exponents are sums of log a <= 0 taken over the very rows they span: nothing overflows, and no large
 // sum is subtracted from another. One workgroup of 8 x 8 lanes owns one head of one chunk.
 //
-// Floor: rows * heads * CHUNK * N / 2 multiply-adds (512 x 32 x 32 x 64: 17 M, here 21 M for the tiles on the diagonal).
+// Floor: rows * heads * CHUNK * N / 2 multiply-adds (512 x 32 x 16 x 64 / 2: 8 M; 13 M here, by tiles on the diagonal).
 
 override CHUNK: u32;    // 8, 16, 24 or 32
 override TILE: u32;     // CHUNK / 8

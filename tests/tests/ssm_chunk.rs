@@ -326,23 +326,25 @@ fn judge(m: &Inputs, got: &Got, expected: &Outputs) -> Result<String, String> {
     ))
 }
 
-fn check(name: &str, m: &Inputs) {
-    pollster::block_on(async {
-        let gpu = Gpu::open(None).await.unwrap();
-        let got = compute(&gpu, m).await;
-        let said = judge(m, &got, &ssm_chunk(m)).unwrap_or_else(|e| panic!("{name}: {e}"));
-        println!("{name}: {said}");
-    });
+fn open() -> Gpu {
+    pollster::block_on(Gpu::open(None)).unwrap()
+}
+
+fn check(gpu: &Gpu, name: &str, m: &Inputs) {
+    let got = pollster::block_on(compute(gpu, m));
+    let said = judge(m, &got, &ssm_chunk(m)).unwrap_or_else(|e| panic!("{name}: {e}"));
+    println!("{name}: {said}");
 }
 
 #[test]
 fn lengths_and_decays() {
+    let gpu = open();
     for decay in [SLOW, USUAL, FAST, MIXED] {
         for head_dim in [16, 64, 128] {
             let chunk = SsmScores::chunk(head_dim);
             for count in [1, 2, chunk - 1, chunk, chunk + 1, 70] {
                 let m = inputs(shape(3, head_dim, 3, false), &[run(2, count)], decay, 11);
-                check(&format!("{} decay, head_dim {head_dim}, {count} rows", decay.name), &m);
+                check(&gpu, &format!("{} decay, head_dim {head_dim}, {count} rows", decay.name), &m);
             }
         }
     }
@@ -350,32 +352,36 @@ fn lengths_and_decays() {
 
 #[test]
 fn a_long_prompt() {
+    let gpu = open();
     for decay in [SLOW, USUAL, MIXED] {
         let m = inputs(shape(4, 64, 4, false), &[run(0, 300)], decay, 12);
-        check(&format!("{} decay, 300 rows", decay.name), &m);
+        check(&gpu, &format!("{} decay, 300 rows", decay.name), &m);
     }
 }
 
 #[test]
 fn groups_and_repetition_before_the_convolution() {
+    let gpu = open();
     for (heads, repeat) in [(2, 1), (6, 3), (8, 4)] {
         for before in [false, true] {
             let m = inputs(shape(heads, 16, repeat, before), &[run(1, 45)], USUAL, 13);
-            check(&format!("{heads} heads, repeat {repeat}, before the convolution {before}"), &m);
+            check(&gpu, &format!("{heads} heads, repeat {repeat}, before the convolution {before}"), &m);
         }
     }
 }
 
 #[test]
 fn head_dims() {
+    let gpu = open();
     for head_dim in (4..40).step_by(4).chain((40..=128).step_by(8)) {
         let m = inputs(shape(2, head_dim, 2, false), &[run(3, 37)], USUAL, 14);
-        check(&format!("head_dim {head_dim}"), &m);
+        check(&gpu, &format!("head_dim {head_dim}"), &m);
     }
 }
 
 #[test]
 fn several_segments_and_frozen_slots() {
+    let gpu = open();
     let mixes: [&[Run]; 4] = [
         &[run(0, 1), run(1, 1), run(2, 1), run(3, 1)],
         &[run(2, 5), frozen(0, 1), run(1, 61), run(3, 1)],
@@ -387,7 +393,7 @@ fn several_segments_and_frozen_slots() {
             let m = inputs(shape(3, head_dim, 3, i % 2 == 1), runs, USUAL, 15);
             let names: Vec<String> =
                 runs.iter().map(|r| format!("{}{}", r.count, if r.live { "" } else { " frozen" })).collect();
-            check(&format!("head_dim {head_dim}, segments of {}", names.join(", ")), &m);
+            check(&gpu, &format!("head_dim {head_dim}, segments of {}", names.join(", ")), &m);
         }
     }
 }
@@ -401,8 +407,8 @@ fn a_broken_slot_breaks_no_other() {
         broken.u[r * m.u_stride..][..m.shape.channels()].fill(f32::NAN);
         broken.u[r * m.u_stride] = f32::INFINITY;
     }
+    let gpu = open();
     pollster::block_on(async {
-        let gpu = Gpu::open(None).await.unwrap();
         let (whole, got) = (compute(&gpu, &m).await, compute(&gpu, &broken).await);
         let d = m.shape.d_inner;
         let others = |y: &[f32]| [bits(&y[..20 * d]), bits(&y[23 * d..])].concat();
@@ -421,8 +427,8 @@ fn a_broken_slot_breaks_no_other() {
 #[test]
 fn faults_are_refused() {
     let m = inputs(shape(3, 16, 3, false), &[run(0, 40), frozen(1, 9)], USUAL, 17);
+    let gpu = open();
     pollster::block_on(async {
-        let gpu = Gpu::open(None).await.unwrap();
         let got = compute(&gpu, &m).await;
         judge(&m, &got, &ssm_chunk(&m)).unwrap();
         let twin_of = |change: &dyn Fn(&mut Inputs)| {

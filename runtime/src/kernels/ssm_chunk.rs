@@ -52,17 +52,23 @@ impl Tiling {
     fn new(head_dim: usize) -> Self {
         let chunk = SsmScores::chunk(head_dim);
         let quads = head_dim / 4;
-        let rows = if head_dim % 8 == 0 && head_dim <= 64 { 8 } else { 4 };
+        let rows = match head_dim {
+            d if d % 16 == 0 && d <= 64 => 16,
+            d if d % 8 == 0 && d <= 64 => 8,
+            _ => 4,
+        };
         let with = |keep: usize| {
             let (lanes, block) = (rows * quads, rows * keep);
             let pitch = ((chunk + head_dim) / 4) | 1;
             let outputs = (chunk * block).div_ceil(lanes);
             Self { rows, keep, pitch, lanes, outputs, memory: (chunk + block) * pitch }
         };
-        // Two rows a lane reuse what is read of B, where both divide evenly and fit.
-        let two = with(2);
-        let fits = head_dim % (2 * rows) == 0 && quads % 2 == 0 && two.memory <= MEMORY;
-        if fits { two } else { with(1) }
+        // Blocks of 16 rows were the fastest on an H100. Rows that one lane keeps share what it reads of B.
+        let fits = |t: &Self| {
+            let block = t.rows * t.keep;
+            block <= 16 && head_dim % block == 0 && quads % t.keep == 0 && t.memory <= MEMORY
+        };
+        [4, 2].map(with).into_iter().find(fits).unwrap_or_else(|| with(1))
     }
 }
 
@@ -101,6 +107,7 @@ impl SsmChunk<'_> {
             vec![shader!("ssm_chunk.wgsl"), shader!("parts/conv_input.wgsl"), shader!("parts/conv_carry.wgsl"), STEP],
             target.constants(vec![
                 ("WG", tiling.lanes as f64),
+                ("QUADS", (s.head_dim / 4) as f64),
                 ("CHUNK", chunk as f64),
                 ("ROWS", tiling.rows as f64),
                 ("KEEP", tiling.keep as f64),

@@ -26,9 +26,9 @@ pub struct SsmScores<'a> {
 }
 
 impl SsmScores<'_> {
-    /// Rows of a chunk: as many as leave the scan's tiles in 16 KiB of workgroup memory.
+    /// Rows of a chunk: what leaves 16 rows of the state room in 16 KiB of workgroup memory.
     pub fn chunk(head_dim: usize) -> usize {
-        if (8..=64).contains(&head_dim) { 32 } else { 16 }
+        if head_dim <= 64 { 16 } else { 8 }
     }
 
     /// f32 of `scores` for a step of so many rows: `[chunks, heads][chunk + 2, chunk]`.

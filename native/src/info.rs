@@ -1,3 +1,175 @@
-pub fn run(_: &crate::args::InfoArgs, _: Option<&str>) -> anyhow::Result<()> {
-    anyhow::bail!("stub")
+//! `zebra info`: what a model is made of, what it needs and what this machine offers. No weight is loaded.
+
+use std::fmt::Write;
+
+use anyhow::Result;
+use pollster::block_on;
+use serde_json::{Value, json};
+use zebra_runtime::config::{Layer, ModelConfig};
+use zebra_runtime::gpu::{AdapterDescription, Gpu};
+use zebra_runtime::model::{Carried, Plan};
+use zebra_runtime::weights::Checkpoint;
+
+use crate::args::InfoArgs;
+use crate::terminal::Terminal;
+use crate::{load, output};
+
+/// Bytes of an element of the base model's cache, to which the one in use is compared.
+const F16: usize = 2;
+
+pub fn run(args: &InfoArgs, adapter: Option<&str>) -> Result<()> {
+    let terminal = Terminal::new(args.json);
+    let files = load::files(args.model.model.as_deref(), &terminal)?;
+    let checkpoint = block_on(Checkpoint::open(&*files))?;
+    let adapters = block_on(Gpu::adapters());
+    let gpu = load::gpu(adapter, &terminal)?;
+    let plan = load::options(&args.model, 1).plan(&checkpoint, &gpu)?;
+    let report = report(&files.describe(), &checkpoint, &plan, &gpu, &adapters);
+    if args.json { output::json(&report) } else { Ok(output::text(&readable(&report, checkpoint.config()))?) }
+}
+
+fn report(name: &str, checkpoint: &Checkpoint<'_>, plan: &Plan, gpu: &Gpu, adapters: &[AdapterDescription]) -> Value {
+    let config = checkpoint.config();
+    let bytes: serde_json::Map<String, Value> =
+        plan.bytes().iter().map(|(purpose, bytes)| (purpose.name().into(), json!(bytes))).collect();
+    let total: u64 = plan.bytes().iter().map(|(_, bytes)| bytes).sum();
+    let count = plan.dispatches_per_token();
+    json!({
+        "model": name,
+        "family": "zebra-llama",
+        "family_because": "config.json comes with hybrid_config.json",
+        "parameters": checkpoint.parameters(),
+        "stored": checkpoint.stored().map(|p| p.to_string()),
+        "format": plan.options.preset.to_string(),
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "vocab_size": config.vocab_size,
+        "max_position_embeddings": config.max_position_embeddings,
+        "tied_head": config.tied_head,
+        "layers": config.layers.iter().enumerate().map(|(i, l)| layer(i, l)).collect::<Vec<_>>(),
+        "context": plan.options.context,
+        "context_that_fits": context_that_fits(config, plan, gpu),
+        "gpu_bytes": { "total": total, "by_purpose": bytes },
+        "state_bytes_per_sequence": plan.state.recurrent_bytes(),
+        "dispatches_per_token": { "total": count.total, "forced_by_limits": count.forced_by_limits },
+        "cache": cache(config, plan),
+        "adapter": description(gpu.description()),
+        "adapters": adapters.iter().map(description).collect::<Vec<_>>(),
+    })
+}
+
+fn layer(index: usize, layer: &Layer) -> Value {
+    match layer {
+        Layer::Mla(m) => json!({
+            "layer": index, "mixer": "mla", "heads": m.heads, "kv_heads": m.kv_heads, "q_lora_rank": m.q_lora_rank,
+            "kv_lora_rank": m.kv_lora_rank, "qk_nope_head_dim": m.qk_nope_head_dim,
+            "qk_rope_head_dim": m.qk_rope_head_dim, "v_head_dim": m.v_head_dim, "lora_layer_norm": m.lora_layer_norm,
+        }),
+        Layer::Mamba2(m) => json!({
+            "layer": index, "mixer": "mamba2", "heads": m.heads, "head_dim": m.head_dim, "d_state": m.head_dim,
+            "d_inner": m.d_inner, "d_xb": m.d_xb, "d_conv": m.d_conv,
+            "repeat_kv_before_conv": m.repeat_kv_before_conv,
+        }),
+    }
+}
+
+/// What a token adds to the cache, beside what it adds to that of the base Transformer.
+fn cache(config: &ModelConfig, plan: &Plan) -> Value {
+    let elements: usize = config
+        .layers
+        .iter()
+        .map(|l| if let Layer::Mla(m) = l { m.kv_lora_rank + m.qk_rope_head_dim } else { 0 })
+        .sum();
+    let base = 2 * config.base.layers * config.base.kv_heads * config.base.head_dim;
+    let percent = |part: f64, whole: f64| (10_000.0 * part / whole).round() / 100.0;
+    let in_use = plan.state.position_bytes();
+    json!({
+        "bytes_per_token": F16 * elements,
+        "base_bytes_per_token": F16 * base,
+        "percent_of_base": percent(elements as f64, base as f64),
+        "in_use": {
+            "format": plan.options.cache.name(),
+            "bytes_per_token": in_use,
+            "percent_of_base": percent(in_use as f64, (F16 * base) as f64),
+        },
+    })
+}
+
+/// Positions of a slot that the adapter's largest binding can hold, at most the model's maximum.
+fn context_that_fits(config: &ModelConfig, plan: &Plan, gpu: &Gpu) -> u64 {
+    let limits = gpu.limits();
+    let room = limits.binding.min(limits.buffer) / u64::from(plan.options.slots);
+    let row = plan.state.layers.iter().map(Carried::position_bytes).max().unwrap_or(0);
+    let most = config.max_position_embeddings as u64;
+    if row == 0 { most } else { most.min(room / row) }
+}
+
+fn description(a: &AdapterDescription) -> Value {
+    json!({
+        "name": a.name, "kind": a.kind, "backend": a.backend, "driver": a.driver,
+        "largest_binding": a.limits.binding, "largest_buffer": a.limits.buffer,
+    })
+}
+
+fn readable(r: &Value, config: &ModelConfig) -> String {
+    let mut out = String::new();
+    let mib = |v: &Value| v.as_f64().unwrap_or(0.0) / f64::from(1 << 20);
+    let plain = |v: &Value| v.as_str().map_or_else(|| v.to_string(), str::to_owned);
+    let mut line = |text: std::fmt::Arguments<'_>| {
+        // A String takes everything.
+        let _ = writeln!(out, "{text}");
+    };
+    line(format_args!("{} ({}: {})", plain(&r["model"]), plain(&r["family"]), plain(&r["family_because"])));
+    line(format_args!(
+        "{} parameters, hidden {}, mlp {}, vocabulary {}, context {} of {} (as many as {} fit the adapter)",
+        r["parameters"],
+        r["hidden_size"],
+        r["intermediate_size"],
+        r["vocab_size"],
+        r["context"],
+        r["max_position_embeddings"],
+        r["context_that_fits"],
+    ));
+    for (i, layer) in config.layers.iter().enumerate() {
+        match layer {
+            Layer::Mla(m) => line(format_args!(
+                "  {i:>2} mla     {} heads ({} kv), q rank {}, latent {} + rope {}",
+                m.heads,
+                m.kv_heads,
+                m.q_lora_rank.map_or("none".into(), |r| r.to_string()),
+                m.kv_lora_rank,
+                m.qk_rope_head_dim,
+            )),
+            Layer::Mamba2(m) => line(format_args!("  {i:>2} mamba2  {} heads of {}×{}", m.heads, m.head_dim, m.head_dim)),
+        }
+    }
+    let by = &r["gpu_bytes"]["by_purpose"];
+    line(format_args!(
+        "GPU memory as {}: {:.1} MiB (weights {:.1}, latents {:.1}, states {:.1}, activations {:.1}, control {:.1})",
+        plain(&r["format"]),
+        mib(&r["gpu_bytes"]["total"]),
+        mib(&by["weights"]),
+        mib(&by["latents"]),
+        mib(&by["states"]),
+        mib(&by["activations"]),
+        mib(&by["control"]),
+    ));
+    let cache = &r["cache"];
+    line(format_args!(
+        "Cache: {}% of the base Transformer's per token; as {} {} bytes a token, {}% of its f16",
+        cache["percent_of_base"],
+        plain(&cache["in_use"]["format"]),
+        cache["in_use"]["bytes_per_token"],
+        cache["in_use"]["percent_of_base"],
+    ));
+    line(format_args!(
+        "Dispatches a token: {}, {} of them forced by the adapter's limits",
+        r["dispatches_per_token"]["total"], r["dispatches_per_token"]["forced_by_limits"],
+    ));
+    for (i, a) in r["adapters"].as_array().into_iter().flatten().enumerate() {
+        let used = if a == &r["adapter"] { " (in use)" } else { "" };
+        let (name, driver) = (plain(&a["name"]), plain(&a["driver"]));
+        line(format_args!("GPU {i}: {name} [{}, {}] {driver}{used}", plain(&a["kind"]), plain(&a["backend"])));
+    }
+    out
 }

@@ -164,11 +164,7 @@ impl Mamba2Config {
 
     /// Channels of the convolution: [x | B | C].
     pub fn conv_channels(&self) -> usize {
-        if self.repeat_kv_before_conv {
-            3 * self.d_inner
-        } else {
-            self.d_inner + 2 * self.d_xb
-        }
+        if self.repeat_kv_before_conv { 3 * self.d_inner } else { self.d_inner + 2 * self.d_xb }
     }
 }
 
@@ -195,16 +191,8 @@ impl ModelConfig {
         hybrid.expect_size("n_layer", layer_count)?;
 
         let is_mla = mla_layers(&hybrid, layer_count)?;
-        let mla = if is_mla.contains(&true) {
-            Some(MlaSizes::parse(&base, &hybrid)?)
-        } else {
-            None
-        };
-        let mamba = if is_mla.contains(&false) {
-            Some(mamba2_sizes(&hybrid, hidden_size)?)
-        } else {
-            None
-        };
+        let mla = if is_mla.contains(&true) { Some(MlaSizes::parse(&base, &hybrid)?) } else { None };
+        let mamba = if is_mla.contains(&false) { Some(mamba2_sizes(&hybrid, hidden_size)?) } else { None };
         let mut layers = Vec::with_capacity(layer_count);
         for (n, &is_mla) in is_mla.iter().enumerate() {
             layers.push(match (&mla, &mamba) {
@@ -304,19 +292,11 @@ struct TensorList(Vec<TensorSpec>);
 
 impl TensorList {
     fn matrix(&mut self, name: impl Into<String>, rows: usize, columns: usize) {
-        self.0.push(TensorSpec {
-            name: name.into(),
-            shape: vec![rows, columns],
-            kind: TensorKind::Matrix,
-        });
+        self.0.push(TensorSpec { name: name.into(), shape: vec![rows, columns], kind: TensorKind::Matrix });
     }
 
     fn vector(&mut self, name: impl Into<String>, shape: &[usize]) {
-        self.0.push(TensorSpec {
-            name: name.into(),
-            shape: shape.to_vec(),
-            kind: TensorKind::Vector,
-        });
+        self.0.push(TensorSpec { name: name.into(), shape: shape.to_vec(), kind: TensorKind::Vector });
     }
 }
 
@@ -325,15 +305,10 @@ fn mla_layers(hybrid: &Object, layer_count: usize) -> Result<Vec<bool>> {
     const KEY: &str = "mla_layers";
     let expected = || format!("a list of different layer numbers below {layer_count}");
     let value = hybrid.required(KEY, &expected())?;
-    let list = value
-        .as_array()
-        .ok_or_else(|| hybrid.wrong(KEY, expected(), value.clone()))?;
+    let list = value.as_array().ok_or_else(|| hybrid.wrong(KEY, expected(), value.clone()))?;
     let mut is_mla = vec![false; layer_count];
     for entry in list {
-        let layer = entry
-            .as_u64()
-            .and_then(|n| usize::try_from(n).ok())
-            .and_then(|n| is_mla.get_mut(n));
+        let layer = entry.as_u64().and_then(|n| usize::try_from(n).ok()).and_then(|n| is_mla.get_mut(n));
         match layer {
             Some(seen) if !*seen => *seen = true,
             _ => return Err(hybrid.wrong(KEY, expected(), value.clone())),
@@ -367,14 +342,7 @@ impl MlaSizes {
         };
         let rope = rope(hybrid, rope_dim, theta, (nope + rope_dim) as f64)?;
         let lora_layer_norm = hybrid.flag("use_lora_layer_norm")?.unwrap_or(false);
-        Ok(Self {
-            heads,
-            nope,
-            rope_dim,
-            v,
-            lora_layer_norm,
-            rope,
-        })
+        Ok(Self { heads, nope, rope_dim, v, lora_layer_norm, rope })
     }
 
     /// The layer's ranks and kv heads are those of its tensors: configurations with ranks per layer exist, and
@@ -385,16 +353,10 @@ impl MlaSizes {
             let name = format!("{prefix}{part}.weight");
             match shape(&name).as_deref() {
                 Some(&[rows, columns]) if rows > 0 && columns > 0 => Ok((rows, columns)),
-                Some(other) => Err(Error::Tensor {
-                    name,
-                    expected: expected.to_string(),
-                    found: format!("shape {other:?}"),
-                }),
-                None => Err(Error::Tensor {
-                    name,
-                    expected: expected.to_string(),
-                    found: "no such tensor".into(),
-                }),
+                Some(other) => {
+                    Err(Error::Tensor { name, expected: expected.to_string(), found: format!("shape {other:?}") })
+                }
+                None => Err(Error::Tensor { name, expected: expected.to_string(), found: "no such tensor".into() }),
             }
         };
         let q_lora_rank = if shape(&format!("{prefix}q_proj.weight")).is_some() {
@@ -409,16 +371,12 @@ impl MlaSizes {
         if !kv_rows.is_multiple_of(per_head) || kv_heads == 0 || !self.heads.is_multiple_of(kv_heads) {
             return Err(Error::Tensor {
                 name: format!("{prefix}kv_b_proj.weight"),
-                expected: format!(
-                    "{kv_b_expected}, with kv heads that divide the {} query heads",
-                    self.heads
-                ),
+                expected: format!("{kv_b_expected}, with kv heads that divide the {} query heads", self.heads),
                 found: format!("shape [{kv_rows}, {kv_lora_rank}]"),
             });
         }
-        let normed = ["q_a_layernorm", "kv_a_layernorm"]
-            .iter()
-            .any(|m| shape(&format!("{prefix}{m}.weight")).is_some());
+        let normed =
+            ["q_a_layernorm", "kv_a_layernorm"].iter().any(|m| shape(&format!("{prefix}{m}.weight")).is_some());
         Ok(MlaConfig {
             heads: self.heads,
             kv_heads,
@@ -445,11 +403,7 @@ fn rope(hybrid: &Object, dim: usize, theta: f64, qk_head_dim: f64) -> Result<Rop
         .collect();
     let softmax_scale = qk_head_dim.powf(-0.5);
     let Some(scaling) = hybrid.object("rope_scaling")? else {
-        return Ok(Rope {
-            inv_freq: plain,
-            attention_scale: 1.0,
-            softmax_scale: softmax_scale as f32,
-        });
+        return Ok(Rope { inv_freq: plain, attention_scale: 1.0, softmax_scale: softmax_scale as f32 });
     };
     let inner = scaling.text("rope_type")?.or(scaling.text("type")?);
     let outer = hybrid.text("rope_type")?;
@@ -458,17 +412,11 @@ fn rope(hybrid: &Object, dim: usize, theta: f64, qk_head_dim: f64) -> Result<Rop
         Some(kind) => kind,
     };
     if kind != "yarn" {
-        return Err(hybrid.wrong(
-            "rope_scaling.rope_type",
-            "\"yarn\" (here or as top-level rope_type)",
-            kind,
-        ));
+        return Err(hybrid.wrong("rope_scaling.rope_type", "\"yarn\" (here or as top-level rope_type)", kind));
     }
 
     let factor = scaling.positive("factor")?;
-    let original = scaling
-        .optional_positive("original_max_position_embeddings")?
-        .unwrap_or(4096.0);
+    let original = scaling.optional_positive("original_max_position_embeddings")?.unwrap_or(4096.0);
     let beta_fast = scaling.optional_positive("beta_fast")?.unwrap_or(32.0);
     let beta_slow = scaling.optional_positive("beta_slow")?.unwrap_or(1.0);
     let mscale = scaling.number("mscale")?.unwrap_or(1.0);
@@ -491,48 +439,27 @@ fn rope(hybrid: &Object, dim: usize, theta: f64, qk_head_dim: f64) -> Result<Rop
         })
         .collect();
     let magnitude = |m: f64| {
-        if factor <= 1.0 {
-            1.0
-        } else {
-            0.1 * m * factor.ln() + 1.0
-        }
+        if factor <= 1.0 { 1.0 } else { 0.1 * m * factor.ln() + 1.0 }
     };
     let attention_scale = (magnitude(mscale) / magnitude(mscale_all_dim)) as f32;
-    let of_all = if mscale_all_dim != 0.0 {
-        magnitude(mscale_all_dim).powi(2)
-    } else {
-        1.0
-    };
+    let of_all = if mscale_all_dim != 0.0 { magnitude(mscale_all_dim).powi(2) } else { 1.0 };
     let softmax_scale = (softmax_scale * of_all) as f32;
     if !inv_freq.iter().all(|f| f.is_finite()) || !attention_scale.is_finite() || !softmax_scale.is_finite() {
-        return Err(hybrid.wrong(
-            "rope_scaling",
-            "values that give finite frequencies",
-            Value::Object(scaling.map),
-        ));
+        return Err(hybrid.wrong("rope_scaling", "values that give finite frequencies", Value::Object(scaling.map)));
     }
-    Ok(Rope {
-        inv_freq,
-        attention_scale,
-        softmax_scale,
-    })
+    Ok(Rope { inv_freq, attention_scale, softmax_scale })
 }
 
 /// The sizes that `hybrid_config.json` gives all Mamba2 layers.
 fn mamba2_sizes(hybrid: &Object, hidden: usize) -> Result<Mamba2Config> {
-    let ssm = hybrid
-        .object("ssm_cfg")?
-        .ok_or_else(|| hybrid.missing("ssm_cfg", "an object with ngroups and d_state"))?;
+    let ssm =
+        hybrid.object("ssm_cfg")?.ok_or_else(|| hybrid.missing("ssm_cfg", "an object with ngroups and d_state"))?;
     // What the mixer's code allows and no released checkpoint uses: refused rather than computed wrongly.
     ssm.expect_size("d_conv", D_CONV)?;
     ssm.expect_text("activation", &["silu", "swish"])?;
-    for (key, value) in [
-        ("conv_bias", true),
-        ("rmsnorm", true),
-        ("bias", false),
-        ("norm_before_gate", false),
-        ("D_has_hdim", false),
-    ] {
+    for (key, value) in
+        [("conv_bias", true), ("rmsnorm", true), ("bias", false), ("norm_before_gate", false), ("D_has_hdim", false)]
+    {
         ssm.expect_flag(key, value)?;
     }
     let heads = ssm.size("ngroups", MAX_HEADS)?;
@@ -567,14 +494,8 @@ fn mamba2_sizes(hybrid: &Object, hidden: usize) -> Result<Mamba2Config> {
 /// The form of the convolution is told by its channels, not by `ssm_cfg.repeat_kv_before_conv`.
 fn mamba2_layer(sizes: &Mamba2Config, n: usize, shape: &dyn Fn(&str) -> Option<Vec<usize>>) -> Result<Mamba2Config> {
     let name = format!("model.layers.{n}.mamba.conv1d.weight");
-    let late = Mamba2Config {
-        repeat_kv_before_conv: false,
-        ..sizes.clone()
-    };
-    let early = Mamba2Config {
-        repeat_kv_before_conv: true,
-        ..sizes.clone()
-    };
+    let late = Mamba2Config { repeat_kv_before_conv: false, ..sizes.clone() };
+    let early = Mamba2Config { repeat_kv_before_conv: true, ..sizes.clone() };
     let found = shape(&name);
     for config in [&late, &early] {
         if found.as_deref() == Some(&[config.conv_channels(), 1, config.d_conv]) {
@@ -609,11 +530,7 @@ impl Object {
             found,
         };
         match serde_json::from_slice(bytes) {
-            Ok(Value::Object(map)) => Ok(Self {
-                file,
-                prefix: String::new(),
-                map,
-            }),
+            Ok(Value::Object(map)) => Ok(Self { file, prefix: String::new(), map }),
             Ok(other) => Err(fail(shorten(&other.to_string()))),
             Err(error) => Err(fail(format!("invalid JSON: {error}"))),
         }
@@ -649,11 +566,9 @@ impl Object {
     fn object(&self, key: &str) -> Result<Option<Object>> {
         match self.optional(key) {
             None => Ok(None),
-            Some(Value::Object(map)) => Ok(Some(Object {
-                file: self.file,
-                prefix: format!("{}{key}.", self.prefix),
-                map: map.clone(),
-            })),
+            Some(Value::Object(map)) => {
+                Ok(Some(Object { file: self.file, prefix: format!("{}{key}.", self.prefix), map: map.clone() }))
+            }
             Some(other) => Err(self.wrong(key, "an object", other.clone())),
         }
     }
@@ -670,12 +585,8 @@ impl Object {
         let Some(value) = self.optional(key) else {
             return Ok(None);
         };
-        let size = value
-            .as_u64()
-            .and_then(|n| usize::try_from(n).ok())
-            .filter(|n| (1..=max).contains(n));
-        size.map(Some)
-            .ok_or_else(|| self.wrong(key, format!("an integer from 1 to {max}"), value.clone()))
+        let size = value.as_u64().and_then(|n| usize::try_from(n).ok()).filter(|n| (1..=max).contains(n));
+        size.map(Some).ok_or_else(|| self.wrong(key, format!("an integer from 1 to {max}"), value.clone()))
     }
 
     /// A key that, when it is there, must repeat what is known from elsewhere.
@@ -690,10 +601,7 @@ impl Object {
         let Some(value) = self.optional(key) else {
             return Ok(None);
         };
-        value
-            .as_f64()
-            .map(Some)
-            .ok_or_else(|| self.wrong(key, "a number", value.clone()))
+        value.as_f64().map(Some).ok_or_else(|| self.wrong(key, "a number", value.clone()))
     }
 
     fn optional_positive(&self, key: &str) -> Result<Option<f64>> {
@@ -705,18 +613,14 @@ impl Object {
     }
 
     fn positive(&self, key: &str) -> Result<f64> {
-        self.optional_positive(key)?
-            .ok_or_else(|| self.missing(key, "a number above 0"))
+        self.optional_positive(key)?.ok_or_else(|| self.missing(key, "a number above 0"))
     }
 
     fn flag(&self, key: &str) -> Result<Option<bool>> {
         let Some(value) = self.optional(key) else {
             return Ok(None);
         };
-        value
-            .as_bool()
-            .map(Some)
-            .ok_or_else(|| self.wrong(key, "true or false", value.clone()))
+        value.as_bool().map(Some).ok_or_else(|| self.wrong(key, "true or false", value.clone()))
     }
 
     fn expect_flag(&self, key: &str, expected: bool) -> Result<()> {
@@ -730,10 +634,7 @@ impl Object {
         let Some(value) = self.optional(key) else {
             return Ok(None);
         };
-        value
-            .as_str()
-            .map(Some)
-            .ok_or_else(|| self.wrong(key, "a string", value.clone()))
+        value.as_str().map(Some).ok_or_else(|| self.wrong(key, "a string", value.clone()))
     }
 
     fn expect_text(&self, key: &str, allowed: &[&str]) -> Result<()> {

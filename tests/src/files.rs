@@ -29,7 +29,8 @@ impl TestFolder {
     /// # Panics
     /// When the folder cannot be read.
     pub fn with_words(path: &Path, vocab: usize) -> Self {
-        let words: serde_json::Map<String, serde_json::Value> = (0..vocab).map(|i| (format!("t{i}"), i.into())).collect();
+        let words: serde_json::Map<String, serde_json::Value> =
+            (0..vocab).map(|i| (format!("t{i}"), i.into())).collect();
         let tokenizer = serde_json::json!({
             "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
             "pre_tokenizer": { "type": "Whitespace" }, "post_processor": null, "decoder": null,

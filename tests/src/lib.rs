@@ -1,7 +1,7 @@
 //! CPU twins and helpers of the tests.
 
-pub mod files;
 pub mod compare;
+pub mod files;
 pub mod harness;
 pub mod random;
 pub mod reference;

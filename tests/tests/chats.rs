@@ -29,9 +29,8 @@ fn equal_chats(preset: Preset, cache: CacheFormat) -> (usize, usize) {
     let options = GenerateOptions { sampling: SamplingOptions::greedy(), ..GenerateOptions::default() };
     let mut equal = 0;
     for chat in &chats {
-        let message = |m: &Value| {
-            Message::new(m["role"].as_str().expect("a role"), m["content"].as_str().expect("a content"))
-        };
+        let message =
+            |m: &Value| Message::new(m["role"].as_str().expect("a role"), m["content"].as_str().expect("a content"));
         let messages: Vec<Message> = chat["messages"].as_array().expect("messages").iter().map(message).collect();
         let prompt = engine.encode_chat(&messages).expect("a prompt");
         assert_eq!(prompt, ids(&chat["prompt_ids"]), "prompt ids of {messages:?}");

@@ -102,7 +102,12 @@ fn tiny_checkpoints_equal_pytorch_however_the_prompt_is_cut() {
             assert_eq!(got.len(), expected.len(), "{what}: every tensor of the fixture");
         }
         // The control: another checkpoint's expectations are refused.
-        let other = fixture(&root().join("fixtures").join(if name == "tiny-gqa" { "tiny-mha" } else { "tiny-gqa" }).join("expected.safetensors"));
+        let other = fixture(
+            &root()
+                .join("fixtures")
+                .join(if name == "tiny-gqa" { "tiny-mha" } else { "tiny-gqa" })
+                .join("expected.safetensors"),
+        );
         let got = f32_probe(&files, &prompt, 8, 512, false);
         compare("control", &got, &other, 1e-4).expect_err("another model's tensors");
     }
@@ -123,7 +128,11 @@ fn the_pocket_model_equals_pytorch() {
         rows.extend(tensor(&format!("decode{k}.logits")));
     }
     let mut all = vec![
-        NamedTensor { name: "prefill_logits".into(), shape: vec![], values: Values::F32(tensor("prefill.logits").into()) },
+        NamedTensor {
+            name: "prefill_logits".into(),
+            shape: vec![],
+            values: Values::F32(tensor("prefill.logits").into()),
+        },
         NamedTensor { name: "greedy_logits".into(), shape: vec![], values: Values::F32(rows) },
     ];
     all.extend(got.iter().filter(|t| t.name.starts_with("cache.")).cloned());
@@ -160,6 +169,10 @@ fn the_pocket_model_keeps_to_pytorch_over_1500_tokens() {
         shape: vec![],
         values: Values::F32(logits[(prompt.len() - 8) * vocab..].to_vec()),
     }];
-    all.extend(got.iter().filter(|t| t.name.ends_with(".ssm")).map(|t| NamedTensor { name: format!("long.{}", t.name), ..t.clone() }));
+    all.extend(
+        got.iter()
+            .filter(|t| t.name.ends_with(".ssm"))
+            .map(|t| NamedTensor { name: format!("long.{}", t.name), ..t.clone() }),
+    );
     compare("pocket long", &all, &expected, 5e-4).expect("equal");
 }

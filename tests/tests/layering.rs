@@ -5,7 +5,10 @@ use std::path::{Path, PathBuf};
 
 /// A part of the runtime and what it must not name.
 const RULES: [(&str, &[&str]); 7] = [
-    ("runtime/src/gpu", &["crate::kernels", "crate::model", "crate::engine", "crate::config", "crate::text", "crate::weights"]),
+    (
+        "runtime/src/gpu",
+        &["crate::kernels", "crate::model", "crate::engine", "crate::config", "crate::text", "crate::weights"],
+    ),
     ("runtime/src/kernels", &["wgpu", "crate::model", "crate::engine", "crate::config", "crate::text", "Checkpoint"]),
     ("runtime/src/model", &["wgpu", "crate::engine", "crate::text", "crate::files"]),
     ("runtime/src/engine", &["wgpu", "crate::kernels"]),

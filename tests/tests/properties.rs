@@ -88,7 +88,8 @@ fn batch_logits(engine: &mut Engine, prompts: &[Vec<u32>], together: bool) -> Ve
     for (slot, prompt) in prompts.iter().enumerate() {
         engine.reset(slot);
         // Together, the prompts go in one step each but the last token of all, which makes the batch.
-        block_on(engine.model_mut().logits(&Step { rows: rows(slot, &prompt[..prompt.len() - 4], 0) }, VOCAB)).expect("runs");
+        block_on(engine.model_mut().logits(&Step { rows: rows(slot, &prompt[..prompt.len() - 4], 0) }, VOCAB))
+            .expect("runs");
     }
     for k in 0..4 {
         let at = |prompt: &Vec<u32>| prompt.len() - 4 + k;
@@ -112,7 +113,7 @@ fn batch_logits(engine: &mut Engine, prompts: &[Vec<u32>], together: bool) -> Ve
 fn a_batch_is_each_alone() {
     for (kernels, count, exact) in [
         (KernelChoice::Plain, 12, true),
-        (KernelChoice::Auto, 8, true),  // the narrow kernels alone and together
+        (KernelChoice::Auto, 8, true),   // the narrow kernels alone and together
         (KernelChoice::Auto, 12, false), // narrow alone, wide together
     ] {
         let mut engine = engine("tiny-gqa", LoadOptions { slots: count, logit_rows: Some(64), ..options(kernels) });
@@ -126,7 +127,9 @@ fn a_batch_is_each_alone() {
             .collect();
         rows.sort_by(f64::total_cmp);
         let (most, worst) = (rows[rows.len() * 95 / 100], rows[rows.len() - 1]);
-        println!("{count} slots, {kernels:?}: together as alone, 95% of rows within {most:.1e} sd, all within {worst:.1e}");
+        println!(
+            "{count} slots, {kernels:?}: together as alone, 95% of rows within {most:.1e} sd, all within {worst:.1e}"
+        );
         if exact {
             assert_eq!(worst, 0.0, "{count} slots, {kernels:?}");
         } else {
@@ -222,7 +225,10 @@ fn a_restored_or_forked_slot_never_left() {
         block_on(engine.fork(0, 1)).expect("forks");
         assert_eq!(answer(&mut engine, 1, None, &drawn(10)).ids, after_b.ids, "{cache:?}: the fork");
         assert_eq!(answer(&mut engine, 0, None, &drawn(10)).ids, after_b.ids, "{cache:?}: the forked");
-        println!("{cache:?}: A to B, back, to C, back to B, by the host and by a fork: the same {} ids", straight.ids.len());
+        println!(
+            "{cache:?}: A to B, back, to C, back to B, by the host and by a fork: the same {} ids",
+            straight.ids.len()
+        );
         assert_ne!(to_b.ids, after_b.ids[..].to_vec(), "the control: other tokens differ");
     }
 }
@@ -245,14 +251,18 @@ fn a_continued_chat_reads_only_what_is_new() {
     assert_eq!(answer(&mut fresh, 0, Some(&next), &drawn(12)).ids, second.ids);
     fresh.reset(0);
     assert_eq!(answer(&mut fresh, 0, Some(&edited), &drawn(12)).ids, third.ids);
-    println!("continued and edited chats: {} and {} tokens not read again, the same ids", second.cached_tokens, third.cached_tokens);
+    println!(
+        "continued and edited chats: {} and {} tokens not read again, the same ids",
+        second.cached_tokens, third.cached_tokens
+    );
 }
 
 #[test]
 fn the_context_is_reached_and_its_end_refused() {
     let mut engine = engine("tiny-gqa", LoadOptions { context: Some(4096), ..options(KernelChoice::Auto) });
     let long = ids(4097, 6);
-    let greedy = GenerateOptions { sampling: SamplingOptions::greedy(), ignore_eos: true, ..GenerateOptions::default() };
+    let greedy =
+        GenerateOptions { sampling: SamplingOptions::greedy(), ignore_eos: true, ..GenerateOptions::default() };
     let last = answer(&mut engine, 0, Some(&long[..4090]), &greedy);
     assert_eq!((last.ids.len(), last.finish_reason), (7, FinishReason::Length));
     assert_eq!(engine.tokens(0).len(), 4096);

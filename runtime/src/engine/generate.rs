@@ -161,11 +161,8 @@ impl Engine {
         let have = self.context();
         if prompt.len() > have {
             let most = self.config.max_position_embeddings;
-            let advice = if most > have {
-                format!("--context can be as large as {most}")
-            } else {
-                "shorten the prompt".into()
-            };
+            let advice =
+                if most > have { format!("--context can be as large as {most}") } else { "shorten the prompt".into() };
             return Err(Error::Context { need: prompt.len(), have, advice });
         }
         Ok(())

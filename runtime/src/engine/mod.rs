@@ -9,8 +9,8 @@ mod snapshot;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-pub use generate::{FinishReason, Finished, GenerateOptions, Generation, Piece};
 pub use crate::model::CacheFormat;
+pub use generate::{FinishReason, Finished, GenerateOptions, Generation, Piece};
 pub use sampling::SamplingOptions;
 pub use snapshot::Snapshot;
 

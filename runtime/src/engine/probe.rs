@@ -81,7 +81,8 @@ pub async fn probe(files: &dyn Files, gpu: Gpu, ids: &[u32], options: &ProbeOpti
             }
         }
     }
-    let f32s = |name: String, shape: Vec<usize>, values: Vec<f32>| NamedTensor { name, shape, values: Values::F32(values) };
+    let f32s =
+        |name: String, shape: Vec<usize>, values: Vec<f32>| NamedTensor { name, shape, values: Values::F32(values) };
     let mut out = Vec::new();
     for pair in streams.windows(2) {
         let (name, after) = &pair[1];
@@ -143,9 +144,8 @@ async fn caches(model: &Model, config: &ModelConfig, length: usize, format: Cach
                 let values: Vec<f32> = bytemuck::pod_collect_to_vec(&bytes);
                 let rope = 4 * shape.latent_quads();
                 let rows = values.chunks_exact(words);
-                let rows: Vec<f32> = rows
-                    .flat_map(|r| [&r[..shape.latent], &r[rope..rope + shape.rope]].concat())
-                    .collect();
+                let rows: Vec<f32> =
+                    rows.flat_map(|r| [&r[..shape.latent], &r[rope..rope + shape.rope]].concat()).collect();
                 push("latent", vec![1, length, shape.latent + shape.rope], rows);
             }
             (Carried::Ssm { buffer, shape }, Layer::Mamba2(_)) => {

@@ -153,7 +153,12 @@ impl Snapshot {
     }
 
     /// Copies a slot. `in_place` are the blocks that hold its first rows; the new one is added.
-    pub(super) async fn take(model: &Model, slot: u32, history: &History, in_place: &mut Vec<Rc<Block>>) -> Result<Self> {
+    pub(super) async fn take(
+        model: &Model,
+        slot: u32,
+        history: &History,
+        in_place: &mut Vec<Rc<Block>>,
+    ) -> Result<Self> {
         let gpu = model.gpu();
         let states = Rc::new(Stored::copy_from(gpu, "snapshot", &state_ranges(model, slot)).await?);
         let start = in_place.last().map_or(0, |b| b.end());

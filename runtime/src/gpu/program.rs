@@ -92,10 +92,12 @@ impl Gpu {
                     size: std::num::NonZeroU64::new((dispatch.params.len() as u64).next_multiple_of(16).max(16)),
                 }),
             }];
-            entries.extend(dispatch.bindings.iter().map(|b| wgpu::BindGroupEntry {
-                binding: b.number,
-                resource: b.buffer.raw().as_entire_binding(),
-            }));
+            entries.extend(
+                dispatch
+                    .bindings
+                    .iter()
+                    .map(|b| wgpu::BindGroupEntry { binding: b.number, resource: b.buffer.raw().as_entire_binding() }),
+            );
             let bind_group = self.device().create_bind_group(&wgpu::BindGroupDescriptor {
                 label: Some(&dispatch.label),
                 layout: &pipeline.get_bind_group_layout(0),
@@ -116,8 +118,7 @@ impl Gpu {
         // SAFETY: the checks that are switched off guard indices and loops of our own shaders, whose bounds come from
         // parameters that the kernels' bindings assert; the kernel tables run each with guard cells around its outputs.
         // Storage buffers keep the driver's own robustness.
-        let module =
-            unsafe { device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) };
+        let module = unsafe { device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) };
         let mut entries = vec![layout_entry(1, wgpu::BufferBindingType::Uniform)];
         entries.extend(bindings.iter().map(|(number, access)| {
             layout_entry(*number, wgpu::BufferBindingType::Storage { read_only: *access == Access::Read })

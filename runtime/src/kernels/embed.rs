@@ -35,8 +35,7 @@ impl Embed<'_> {
         for (i, part) in parts.into_iter().enumerate() {
             let read = |number, buffer: &Buffer| Binding { number, access: Access::Read, buffer: buffer.clone() };
             let write = |number, buffer: &Buffer| Binding { number, access: Access::ReadWrite, buffer: buffer.clone() };
-            let mut bindings =
-                vec![read(0, self.request), read(2, self.slots), write(3, self.step), write(4, self.x)];
+            let mut bindings = vec![read(0, self.request), read(2, self.slots), write(3, self.step), write(4, self.x)];
             bindings.extend(part.bindings());
             let mut sources = vec![shader!("embed.wgsl")];
             sources.extend(part.sources());

@@ -91,7 +91,15 @@ impl MatMul<'_> {
                 sources.extend([shader!("matvec.wgsl"), target.lanes(64), text]);
                 constants.push(("WG", 64.0));
                 let items = n.div_ceil(if self.epilogue == Epilogue::SwiGlu { 2 } else { 4 }) as u32;
-                dispatch(label, "matvec", sources, constants, &params, all_bindings, Grid::new(Extent::Fixed(items), rows(per)))
+                dispatch(
+                    label,
+                    "matvec",
+                    sources,
+                    constants,
+                    &params,
+                    all_bindings,
+                    Grid::new(Extent::Fixed(items), rows(per)),
+                )
             };
             d.forced_by_limits = i > 0;
             all.push(d);

@@ -164,9 +164,8 @@ impl Part<'_> {
     pub(crate) fn bindings(&self) -> Vec<Binding> {
         let read = |number, buffer: &Buffer| Binding { number, access: Access::Read, buffer: buffer.clone() };
         let slots = if self.pieces.len() == 1 { 1 } else { 4 };
-        let mut all: Vec<Binding> = (0..slots)
-            .map(|i| read(10 + i as u32, &self.pieces[i.min(self.pieces.len() - 1)]))
-            .collect();
+        let mut all: Vec<Binding> =
+            (0..slots).map(|i| read(10 + i as u32, &self.pieces[i.min(self.pieces.len() - 1)])).collect();
         if let Some(scales) = &self.matrix.scales {
             all.push(read(9, scales));
         }

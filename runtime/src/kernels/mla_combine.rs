@@ -41,10 +41,8 @@ impl MlaCombine<'_> {
             MlaAttend::spans(s, self.span) as u32,
             self.o_stride as u32,
         ];
-        let mut constants = target.constants(vec![
-            ("WG", f64::from(WG)),
-            ("LATENT_QUADS_PADDED", (self.kv_b.k_padded() / 4) as f64),
-        ]);
+        let mut constants =
+            target.constants(vec![("WG", f64::from(WG)), ("LATENT_QUADS_PADDED", (self.kv_b.k_padded() / 4) as f64)]);
         constants.extend(part.constants());
         let mut sources = vec![shader!("mla_combine.wgsl"), STEP];
         sources.extend(part.sources());

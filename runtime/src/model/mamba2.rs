@@ -5,8 +5,8 @@ use super::{Pass, Tensors};
 use crate::config::Mamba2Config;
 use crate::gpu::{Buffer, Dispatch};
 use crate::kernels::Matrix;
-use crate::kernels::matmul::{Epilogue, MatMul};
 use crate::kernels::gated_norm::GatedNorm;
+use crate::kernels::matmul::{Epilogue, MatMul};
 use crate::kernels::ssm_chunk::SsmChunk;
 use crate::kernels::ssm_conv::{SsmConv, SsmShape};
 use crate::kernels::ssm_scan::SsmScan;
@@ -91,7 +91,9 @@ impl Mamba2 {
         if pass.is_wide() && !target.plain {
             // Many rows of a slot: by chunks, whose products do not wait for the state.
             let scores = &work.scores;
-            all.push(SsmScores { step, shape: s, zxbcdt, in_stride, u, u_stride, heads, scores }.dispatch(label, target));
+            all.push(
+                SsmScores { step, shape: s, zxbcdt, in_stride, u, u_stride, heads, scores }.dispatch(label, target),
+            );
             all.push(
                 SsmChunk { step, shape: s, zxbcdt, in_stride, u, u_stride, scores, state, y: y_rows, y_stride }
                     .dispatch(label, target),

@@ -66,11 +66,9 @@ impl Mla {
                     rank.next_multiple_of(32),
                 )
             }
-            None => (
-                tensors.matrix(&kv_a.0, kv_a.1, hidden),
-                tensors.matrix(&name("q_proj.weight"), q_width, hidden),
-                0,
-            ),
+            None => {
+                (tensors.matrix(&kv_a.0, kv_a.1, hidden), tensors.matrix(&name("q_proj.weight"), q_width, hidden), 0)
+            }
         };
         let norm = |tensors: &mut Tensors, tail: &str, width: usize| {
             config.lora_layer_norm.then(|| tensors.vector(&name(tail), &[width]))

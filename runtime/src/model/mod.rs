@@ -17,11 +17,11 @@ pub use state::{Carried, State};
 pub use tensors::{Load, Tensors};
 pub use work::{Rows, Work};
 
+use crate::kernels::Target;
+use crate::kernels::matmul::Width;
 pub use crate::kernels::mla_latent::CacheFormat;
 pub use crate::kernels::sample as sampling;
 pub use crate::kernels::sample::{SampleSettings, Sampled};
-use crate::kernels::Target;
-use crate::kernels::matmul::Width;
 
 /// Which of a plan's lists is being made, and for what.
 #[derive(Debug, Clone, Copy)]

@@ -13,8 +13,8 @@ use crate::kernels::matmul::{Epilogue, MatMul, Width};
 use crate::kernels::mla_attend::MOST_LATENT;
 use crate::kernels::mla_latent::CacheFormat;
 use crate::kernels::rmsnorm::RmsNorm;
-use crate::kernels::ssm_scan::SsmScan;
 use crate::kernels::sample::{MOST_VOCAB, Sample, SampleBuffers};
+use crate::kernels::ssm_scan::SsmScan;
 use crate::kernels::{Target, rope};
 use crate::weights::Preset;
 use crate::{Error, Result};
@@ -102,8 +102,7 @@ impl Plan {
     /// [`Error::Config`] for a geometry that the kernels do not cover, [`Error::Limit`] for one that the adapter does not.
     pub fn new(config: &ModelConfig, options: PlanOptions, limits: Limits) -> Result<Self> {
         check(config, &options, limits)?;
-        let target =
-            Target { subgroups: options.subgroups, plain: options.plain, max_rows: options.max_rows, limits };
+        let target = Target { subgroups: options.subgroups, plain: options.plain, max_rows: options.max_rows, limits };
         let mut tensors = Tensors::new(options.preset, limits);
         let hidden = config.hidden_size;
         let embedding = tensors.matrix("model.embed_tokens.weight", config.vocab_size, hidden);
@@ -214,10 +213,7 @@ impl Plan {
     /// Bytes of the plan's buffers for each purpose.
     pub fn bytes(&self) -> Vec<(Purpose, u64)> {
         let buffers = self.buffers();
-        Purpose::ALL
-            .iter()
-            .map(|&p| (p, buffers.iter().filter(|b| b.purpose() == p).map(Buffer::size).sum()))
-            .collect()
+        Purpose::ALL.iter().map(|&p| (p, buffers.iter().filter(|b| b.purpose() == p).map(Buffer::size).sum())).collect()
     }
 
     /// Dispatches of one decoded token, sampling included.
@@ -272,7 +268,10 @@ fn check(config: &ModelConfig, options: &PlanOptions, limits: Limits) -> Result<
             if need > have {
                 let fits = have / u64::from(options.slots) / (4 * shape.row_words() as u64);
                 return Err(Error::Limit {
-                    what: format!("latent cache of layer {i} for {} positions in {} slots", options.context, options.slots),
+                    what: format!(
+                        "latent cache of layer {i} for {} positions in {} slots",
+                        options.context, options.slots
+                    ),
                     limit: "largest binding".into(),
                     need,
                     have,

@@ -10,7 +10,7 @@ use super::work::Rows;
 use crate::gpu::{Buffer, DispatchTime, Gpu, Pending, Program, Ring, StepShape};
 use crate::kernels::Matrix;
 use crate::kernels::embed::FROM_SLOT;
-use crate::kernels::sample::{SampleSettings, Sampled, SLOT_BIAS, SLOT_HISTORY, SLOT_STOPS};
+use crate::kernels::sample::{SLOT_BIAS, SLOT_HISTORY, SLOT_STOPS, SampleSettings, Sampled};
 use crate::weights::{Checkpoint, MatrixChunk, MatrixSink};
 use crate::{Error, Result};
 

@@ -103,11 +103,26 @@ impl Work {
 
     pub fn buffers(&self) -> Vec<Buffer> {
         let rows = [
-            &self.x, &self.n, &self.wide, &self.u, &self.heads, &self.act, &self.q, &self.q_a, &self.latent, &self.last,
+            &self.x,
+            &self.n,
+            &self.wide,
+            &self.u,
+            &self.heads,
+            &self.act,
+            &self.q,
+            &self.q_a,
+            &self.latent,
+            &self.last,
             &self.logits,
         ];
         let mut all: Vec<Buffer> = rows.iter().map(|r| r.buffers()).collect();
-        all.extend([self.step.clone(), self.scores.clone(), self.query.clone(), self.sums.clone(), self.weights.clone()]);
+        all.extend([
+            self.step.clone(),
+            self.scores.clone(),
+            self.query.clone(),
+            self.sums.clone(),
+            self.weights.clone(),
+        ]);
         all
     }
 }

@@ -18,11 +18,7 @@ pub struct Message {
 impl Message {
     /// A message that is tokenized from its text.
     pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
-        Self {
-            role: role.into(),
-            content: content.into(),
-            ids: None,
-        }
+        Self { role: role.into(), content: content.into(), ids: None }
     }
 }
 
@@ -97,20 +93,14 @@ fn split_at_answers<'a>(
         let Some((before, after)) = marked.split_once(&marks[index]) else {
             return Ok(None);
         };
-        let next = marks
-            .iter()
-            .filter_map(|mark| after.find(mark.as_str()))
-            .min()
-            .unwrap_or(after.len());
+        let next = marks.iter().filter_map(|mark| after.find(mark.as_str())).min().unwrap_or(after.len());
         let content = message.content.as_str();
         let forms = [content, content.trim(), content.trim_start(), content.trim_end()];
         // The same text stands between the marks as between the answers, and each answer stands where its mark did.
         let Some((text_before, rest)) = text.split_at_checked(before.len()) else {
             return Ok(None);
         };
-        let rest = forms
-            .iter()
-            .find_map(|form| rest.strip_prefix(form).filter(|r| r.starts_with(&after[..next])));
+        let rest = forms.iter().find_map(|form| rest.strip_prefix(form).filter(|r| r.starts_with(&after[..next])));
         let (true, Some(rest)) = (text_before == before, rest) else {
             return Ok(None);
         };
@@ -135,25 +125,17 @@ mod tests {
             Some(source) => pocket_with(&[("chat_template.jinja", Some(source))]),
             None => pocket_with(&[]),
         };
-        pollster::block_on(ChatTemplate::load(&files))
-            .expect("a good template")
-            .expect("a template")
+        pollster::block_on(ChatTemplate::load(&files)).expect("a good template").expect("a template")
     }
 
     /// An answer in tokens that its text would not be cut into.
     fn answer(tokenizer: &Tokenizer) -> Message {
         let letters = ["A", " z", "e", "b", "r", "a"];
-        let ids: Vec<u32> = letters
-            .iter()
-            .flat_map(|l| tokenizer.encode(l, false).expect("ids"))
-            .collect();
+        let ids: Vec<u32> = letters.iter().flat_map(|l| tokenizer.encode(l, false).expect("ids")).collect();
         let content = tokenizer.decode(&ids).expect("text");
         assert_eq!(content, "A zebra");
         assert_ne!(tokenizer.encode(&content, false).expect("ids"), ids);
-        Message {
-            ids: Some(ids),
-            ..Message::new("assistant", content)
-        }
+        Message { ids: Some(ids), ..Message::new("assistant", content) }
     }
 
     fn contains(ids: &[u32], part: &[u32]) -> bool {
@@ -165,12 +147,7 @@ mod tests {
         let (tokenizer, template) = (pocket_tokenizer(), template(None));
         for chat in pocket_chats() {
             let messages: Vec<Message> = (chat["messages"].as_array().expect("messages").iter())
-                .map(|m| {
-                    Message::new(
-                        m["role"].as_str().expect("role"),
-                        m["content"].as_str().expect("content"),
-                    )
-                })
+                .map(|m| Message::new(m["role"].as_str().expect("role"), m["content"].as_str().expect("content")))
                 .collect();
             let encoded = encode_chat(&tokenizer, &template, &messages, true).expect("ids");
             assert_eq!(encoded, ids(&chat["prompt_ids"]));
@@ -197,25 +174,16 @@ mod tests {
         let plain: Vec<Message> = chat.iter().map(|m| Message { ids: None, ..m.clone() }).collect();
         let plain = encode_chat(&tokenizer, &template, &plain, true).expect("ids");
         assert_ne!(plain, known);
-        assert_eq!(
-            tokenizer.decode(&plain).expect("text"),
-            tokenizer.decode(&known).expect("text")
-        );
+        assert_eq!(tokenizer.decode(&plain).expect("text"), tokenizer.decode(&known).expect("text"));
     }
 
     #[test]
     fn blanks_around_an_answer_stay_in_its_ids_though_the_template_trims() {
         let (tokenizer, template) = (pocket_tokenizer(), template(None));
         let ids = tokenizer.encode("\n A zebra ", false).expect("ids");
-        let answer = Message {
-            ids: Some(ids.clone()),
-            ..Message::new("assistant", "\n A zebra ")
-        };
+        let answer = Message { ids: Some(ids.clone()), ..Message::new("assistant", "\n A zebra ") };
         let chat = [Message::new("user", "What?"), answer, Message::new("user", "More.")];
-        assert!(contains(
-            &encode_chat(&tokenizer, &template, &chat, true).expect("ids"),
-            &ids
-        ));
+        assert!(contains(&encode_chat(&tokenizer, &template, &chat, true).expect("ids"), &ids));
     }
 
     #[test]
@@ -225,27 +193,11 @@ mod tests {
         let answer_ids = generated.ids.clone().expect("ids");
         let reused = |source: Option<&str>, answer: Message, question: &str| {
             let chat = [Message::new("user", "What?"), answer, Message::new("user", question)];
-            contains(
-                &encode_chat(&tokenizer, &template(source), &chat, true).expect("ids"),
-                &answer_ids,
-            )
+            contains(&encode_chat(&tokenizer, &template(source), &chat, true).expect("ids"), &answer_ids)
         };
         assert!(reused(None, generated.clone(), "More"));
-        assert!(
-            !reused(None, generated.clone(), "More \u{F8F0}1\u{F8F1}"),
-            "a user wrote a mark"
-        );
-        assert!(
-            !reused(
-                None,
-                Message {
-                    content: "A horse".into(),
-                    ..generated.clone()
-                },
-                "More"
-            ),
-            "an edited answer"
-        );
+        assert!(!reused(None, generated.clone(), "More \u{F8F0}1\u{F8F1}"), "a user wrote a mark");
+        assert!(!reused(None, Message { content: "A horse".into(), ..generated.clone() }, "More"), "an edited answer");
         // Templates that change, repeat, cut, measure, drop or refuse an answer.
         for source in [
             "{% for m in messages %}{{ m.content | upper }};{% endfor %}",

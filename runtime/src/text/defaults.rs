@@ -81,16 +81,12 @@ fn eos_ids(config: &Value, file: &str) -> Result<Vec<u32>> {
 fn number(config: &Value, file: &str, key: &str) -> Result<Option<f64>> {
     match &config[key] {
         Value::Null => Ok(None),
-        value => value
-            .as_f64()
-            .filter(|v| *v >= 0.0)
-            .map(Some)
-            .ok_or_else(|| Error::Config {
-                file: file.to_owned(),
-                key: key.to_owned(),
-                expected: "a number of at least 0".into(),
-                found: value.to_string(),
-            }),
+        value => value.as_f64().filter(|v| *v >= 0.0).map(Some).ok_or_else(|| Error::Config {
+            file: file.to_owned(),
+            key: key.to_owned(),
+            expected: "a number of at least 0".into(),
+            found: value.to_string(),
+        }),
     }
 }
 
@@ -107,45 +103,27 @@ mod tests {
     fn the_files_are_read_together() {
         let pocket = load(&[]).expect("defaults");
         assert_eq!(pocket.stop_ids, [8187, 8191]);
-        assert_eq!(
-            (pocket.temperature, pocket.top_p, pocket.top_k),
-            (Some(0.7), Some(0.9), None)
-        );
+        assert_eq!((pocket.temperature, pocket.top_p, pocket.top_k), (Some(0.7), Some(0.9), None));
         let all = load(&[
             (
                 "generation_config.json",
                 Some(r#"{"eos_token_id": 5, "do_sample": false, "temperature": 0.6, "top_k": 50}"#),
             ),
             ("config.json", Some(r#"{"eos_token_id": [7, 5]}"#)),
-            (
-                "tokenizer_config.json",
-                Some(r#"{"eos_token": {"content": "<|finetune_right_pad_id|>"}}"#),
-            ),
+            ("tokenizer_config.json", Some(r#"{"eos_token": {"content": "<|finetune_right_pad_id|>"}}"#)),
         ])
         .expect("defaults");
         assert_eq!(all.stop_ids, [5, 7, 8187, 8188, 8191]);
         assert_eq!((all.temperature, all.top_p, all.top_k), (Some(0.0), None, Some(50)));
-        let none = load(&[
-            ("generation_config.json", None),
-            ("config.json", None),
-            ("tokenizer_config.json", None),
-        ]);
+        let none = load(&[("generation_config.json", None), ("config.json", None), ("tokenizer_config.json", None)]);
         assert_eq!(none.expect("defaults").stop_ids, [8187, 8191]);
     }
 
     #[test]
     fn a_value_of_another_kind_is_named() {
-        for (json, key) in [
-            (r#"{"eos_token_id": "a"}"#, "eos_token_id"),
-            (r#"{"top_p": -1}"#, "top_p"),
-        ] {
-            let error = load(&[("generation_config.json", Some(json))])
-                .expect_err("refused")
-                .to_string();
-            assert!(
-                error.contains("pocket/generation_config.json") && error.contains(key),
-                "{error}"
-            );
+        for (json, key) in [(r#"{"eos_token_id": "a"}"#, "eos_token_id"), (r#"{"top_p": -1}"#, "top_p")] {
+            let error = load(&[("generation_config.json", Some(json))]).expect_err("refused").to_string();
+            assert!(error.contains("pocket/generation_config.json") && error.contains(key), "{error}");
         }
     }
 }

@@ -25,10 +25,8 @@ async fn read_json(files: &dyn Files, name: &str) -> Result<Option<Value>> {
     let Some(bytes) = read_whole(files, name).await? else {
         return Ok(None);
     };
-    let value = serde_json::from_slice(&bytes).map_err(|e| Error::File {
-        path: path(files, name),
-        reason: format!("not valid JSON: {e}"),
-    })?;
+    let value = serde_json::from_slice(&bytes)
+        .map_err(|e| Error::File { path: path(files, name), reason: format!("not valid JSON: {e}") })?;
     Ok(Some(value))
 }
 
@@ -53,12 +51,7 @@ mod tests {
     pub fn pocket_with(replaced: &[(&str, Option<&str>)]) -> MemoryFiles {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/zebra-pocket");
         let mut files: Vec<(String, Cow<'static, [u8]>)> = Vec::new();
-        for name in [
-            "config.json",
-            "generation_config.json",
-            "tokenizer.json",
-            "tokenizer_config.json",
-        ] {
+        for name in ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"] {
             if replaced.iter().all(|(other, _)| *other != name) {
                 let bytes = std::fs::read(format!("{folder}/{name}")).expect("a file of models/zebra-pocket");
                 files.push((name.into(), bytes.into()));

@@ -20,10 +20,7 @@ impl StopMatcher {
                 found: "an empty string".into(),
             });
         }
-        Ok(Self {
-            stops: stops.to_vec(),
-            held: String::new(),
-        })
+        Ok(Self { stops: stops.to_vec(), held: String::new() })
     }
 
     /// The text to show after `piece`, and the stop string that ended the answer. Neither the stop string nor anything
@@ -34,23 +31,14 @@ impl StopMatcher {
         let found = self
             .stops
             .iter()
-            .filter_map(|stop| {
-                self.held
-                    .find(stop.as_str())
-                    .map(|start| (start + stop.len(), start, stop))
-            })
+            .filter_map(|stop| self.held.find(stop.as_str()).map(|start| (start + stop.len(), start, stop)))
             .min_by_key(|(end, start, _)| (*end, *start));
         if let Some((_, start, stop)) = found {
             let stop = stop.clone();
             self.held.truncate(start);
             return (std::mem::take(&mut self.held), Some(stop));
         }
-        let keep = self
-            .stops
-            .iter()
-            .map(|stop| partial(&self.held, stop))
-            .max()
-            .unwrap_or(0);
+        let keep = self.stops.iter().map(|stop| partial(&self.held, stop)).max().unwrap_or(0);
         let rest = self.held.split_off(self.held.len() - keep);
         (std::mem::replace(&mut self.held, rest), None)
     }
@@ -63,11 +51,7 @@ impl StopMatcher {
 
 /// The length in bytes of the longest end of `text` that is a proper beginning of `stop`.
 fn partial(text: &str, stop: &str) -> usize {
-    stop.char_indices()
-        .map(|(end, _)| end)
-        .rev()
-        .find(|end| text.ends_with(&stop[..*end]))
-        .unwrap_or(0)
+    stop.char_indices().map(|(end, _)| end).rev().find(|end| text.ends_with(&stop[..*end])).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -104,11 +88,7 @@ mod tests {
         ];
         for (stops, text, shown, stopped) in cases {
             for size in 1..=text.chars().count() {
-                assert_eq!(
-                    run(stops, text, size),
-                    ((*shown).into(), stopped.map(String::from)),
-                    "{text:?} by {size}"
-                );
+                assert_eq!(run(stops, text, size), ((*shown).into(), stopped.map(String::from)), "{text:?} by {size}");
             }
         }
     }
@@ -124,9 +104,7 @@ mod tests {
 
     #[test]
     fn an_empty_stop_string_is_refused() {
-        let error = StopMatcher::new(&["a".into(), String::new()])
-            .expect_err("refused")
-            .to_string();
+        let error = StopMatcher::new(&["a".into(), String::new()]).expect_err("refused").to_string();
         assert!(error.starts_with("stop: "), "{error}");
     }
 }

@@ -17,11 +17,7 @@ pub struct TextStream {
 impl TextStream {
     /// A stream at the start of a text.
     pub fn new(tokenizer: &Tokenizer) -> Self {
-        Self {
-            tokenizer: tokenizer.clone(),
-            window: Vec::new(),
-            shown: 0,
-        }
+        Self { tokenizer: tokenizer.clone(), window: Vec::new(), shown: 0 }
     }
 
     /// The text that `id` completes: empty when it is a special token or ends inside a character.
@@ -72,22 +68,14 @@ mod tests {
     #[test]
     fn characters_split_over_tokens_are_held_back_and_nothing_is_lost() {
         let tokenizer = pocket_tokenizer();
-        for text in [
-            "naïve – 斑马 🦓🦓, ein Zebra!",
-            "👩‍👩‍👧‍👦",
-            "\u{FFFD} a \u{FFFD}",
-            "  two  spaces ",
-            "é",
-        ] {
+        for text in ["naïve – 斑马 🦓🦓, ein Zebra!", "👩‍👩‍👧‍👦", "\u{FFFD} a \u{FFFD}", "  two  spaces ", "é"]
+        {
             let ids = tokenizer.encode(text, false).expect("ids");
             assert_eq!(tokenizer.decode(&ids).expect("text"), text);
             let (pieces, rest) = streamed(&tokenizer, &ids);
             assert_eq!(pieces.concat() + &rest, text);
             if !text.contains(char::REPLACEMENT_CHARACTER) {
-                assert!(
-                    pieces.iter().all(|p| !p.contains(char::REPLACEMENT_CHARACTER)),
-                    "{pieces:?}"
-                );
+                assert!(pieces.iter().all(|p| !p.contains(char::REPLACEMENT_CHARACTER)), "{pieces:?}");
                 assert_eq!(rest, "");
             }
         }

@@ -58,14 +58,8 @@ impl ChatTemplate {
         environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         environment.add_function("raise_exception", raise_exception);
         environment.add_filter("tojson", tojson);
-        environment
-            .add_template_owned(NAME, source)
-            .map_err(|e| Error::Template(format!("{file}: {}", reason(&e))))?;
-        Ok(Self {
-            environment,
-            special_tokens,
-            file,
-        })
+        environment.add_template_owned(NAME, source).map_err(|e| Error::Template(format!("{file}: {}", reason(&e))))?;
+        Ok(Self { environment, special_tokens, file })
     }
 
     /// The text of a chat. With `add_generation_prompt` it ends where the assistant's answer begins.
@@ -78,11 +72,7 @@ impl ChatTemplate {
     pub(super) fn render_pairs(&self, chat: &[(&str, &str)], add_generation_prompt: bool) -> Result<String> {
         let fail = |e: minijinja::Error| Error::Template(format!("{}: {}", self.file, reason(&e)));
         let messages: Vec<Jinja> = chat.iter().map(|&(role, content)| context! { role, content }).collect();
-        let tokens = Jinja::from_pairs(
-            self.special_tokens
-                .iter()
-                .map(|(name, text)| (name.as_str(), text.as_str())),
-        );
+        let tokens = Jinja::from_pairs(self.special_tokens.iter().map(|(name, text)| (name.as_str(), text.as_str())));
         let template = self.environment.get_template(NAME).map_err(fail)?;
         let variables = context! { messages, add_generation_prompt, tools => (), documents => (), ..tokens };
         template.render(variables).map_err(fail)
@@ -102,15 +92,10 @@ fn template_of<'a>(config: &'a Value, files: &dyn Files) -> Result<Option<&'a st
         Value::String(source) => Ok(Some(source)),
         Value::Array(list) => {
             let named = |entry: &&Value| entry["name"] == "default";
-            let entry = list
-                .iter()
-                .find(named)
-                .or(if list.len() == 1 { list.first() } else { None });
+            let entry = list.iter().find(named).or(if list.len() == 1 { list.first() } else { None });
             let source = entry.and_then(|entry| entry["template"].as_str());
             let names: Vec<&str> = list.iter().filter_map(|entry| entry["name"].as_str()).collect();
-            source
-                .map(Some)
-                .ok_or_else(|| fail(format!("a list with the names {names:?}")))
+            source.map(Some).ok_or_else(|| fail(format!("a list with the names {names:?}")))
         }
         other => Err(fail(other.to_string())),
     }
@@ -179,9 +164,8 @@ mod tests {
         for chat in chats {
             let messages = chat["messages"].as_array().expect("messages").iter();
             let text = |value: &Value| value.as_str().expect("a string").to_owned();
-            let messages: Vec<Message> = messages
-                .map(|m| Message::new(text(&m["role"]), text(&m["content"])))
-                .collect();
+            let messages: Vec<Message> =
+                messages.map(|m| Message::new(text(&m["role"]), text(&m["content"]))).collect();
             assert_eq!(template.render(&messages, true).expect("a prompt"), chat["prompt"]);
         }
     }
@@ -193,33 +177,20 @@ mod tests {
             ("{{ messages[0].content.strip().upper().startswith('HI') }}", "True"),
             ("{{ messages[0]['content'] | trim | tojson }}", "\"Hi <'&'>\""),
             ("{{ ['\\\\u003c', '\"'] | tojson }}", "[\"\\\\u003c\", \"\\\"\"]"),
-            (
-                "{% for m in [1, 2, 3] %}{% if m == 2 %}{% break %}{% endif %}{{ m }}{% endfor %}",
-                "1",
-            ),
+            ("{% for m in [1, 2, 3] %}{% if m == 2 %}{% break %}{% endif %}{{ m }}{% endfor %}", "1"),
             (
                 "{{ bos_token }}{{ eos_token }}{{ pad_token }}{{ unk_token }}",
                 "<|begin_of_text|><|eot_id|><|finetune_right_pad_id|>",
             ),
-            (
-                "{{ 'date' if strftime_now is defined else 'none' }}{{ tools is none }}",
-                "noneTrue",
-            ),
+            ("{{ 'date' if strftime_now is defined else 'none' }}{{ tools is none }}", "noneTrue"),
             (
                 "{% set ns = namespace(x=1) %}{% for m in messages %}{% set ns.x = ns.x + 1 %}{% endfor %}{{ ns.x }}",
                 "2",
             ),
-            (
-                "{{ messages[0].role }}{{ messages[1:] | length }}{{ add_generation_prompt }}",
-                "user0True",
-            ),
+            ("{{ messages[0].role }}{{ messages[1:] | length }}{{ add_generation_prompt }}", "user0True"),
         ];
         for (source, expected) in cases {
-            assert_eq!(
-                render(source).unwrap_or_else(|e| panic!("{source}: {e}")),
-                expected,
-                "{source}"
-            );
+            assert_eq!(render(source).unwrap_or_else(|e| panic!("{source}: {e}")), expected, "{source}");
         }
     }
 
@@ -234,18 +205,12 @@ mod tests {
         ];
         for (source, expected) in cases {
             let error = render(source).expect_err("a broken template").to_string();
-            assert!(
-                error.contains("pocket/chat_template.jinja") && error.contains(expected),
-                "{error}"
-            );
+            assert!(error.contains("pocket/chat_template.jinja") && error.contains(expected), "{error}");
         }
         let error = load(&[("tokenizer_config.json", Some("{\"chat_template\": \"{{\"}"))]).expect_err("broken");
         assert!(error.to_string().contains("pocket/tokenizer_config.json"), "{error}");
         let error = load(&[("tokenizer_config.json", Some("{\"chat_template\": 3}"))]).expect_err("broken");
-        assert!(
-            error.to_string().contains("chat_template") && error.to_string().contains("found 3"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("chat_template") && error.to_string().contains("found 3"), "{error}");
         let error = load(&[("tokenizer_config.json", Some("{,}"))]).expect_err("broken");
         assert!(error.to_string().contains("not valid JSON"), "{error}");
     }
@@ -263,23 +228,9 @@ mod tests {
         assert_eq!(text(list).expect("a template").as_deref(), Some("<s>default"));
         assert_eq!(text(only).expect("a template").as_deref(), Some("rag"));
         assert_eq!(text("{}").expect("no template"), None);
-        assert!(
-            text(neither)
-                .expect_err("ambiguous")
-                .to_string()
-                .contains("\"a\", \"b\"")
-        );
+        assert!(text(neither).expect_err("ambiguous").to_string().contains("\"a\", \"b\""));
         assert!(load(&[("tokenizer_config.json", None)]).expect("no template").is_none());
-        let both = load(&[
-            ("chat_template.jinja", Some("file")),
-            ("tokenizer_config.json", Some(list)),
-        ]);
-        assert_eq!(
-            both.expect("good")
-                .expect("a template")
-                .render(&[], false)
-                .expect("text"),
-            "file"
-        );
+        let both = load(&[("chat_template.jinja", Some("file")), ("tokenizer_config.json", Some(list))]);
+        assert_eq!(both.expect("good").expect("a template").render(&[], false).expect("text"), "file");
     }
 }

@@ -18,9 +18,7 @@ impl Tokenizer {
     /// Reads `tokenizer.json`. What the file says about truncation and padding is dropped: a prompt is never cut silently.
     pub async fn load(files: &dyn Files) -> Result<Self> {
         let fail = |reason: String| Error::Tokenizer(format!("{}: {reason}", path(files, FILE)));
-        let bytes = read_whole(files, FILE)
-            .await?
-            .ok_or_else(|| fail("no such file".into()))?;
+        let bytes = read_whole(files, FILE).await?.ok_or_else(|| fail("no such file".into()))?;
         let mut inner = tokenizers::Tokenizer::from_bytes(&bytes).map_err(|e| fail(e.to_string()))?;
         inner.with_truncation(None).map_err(|e| fail(e.to_string()))?;
         inner.with_padding(None);
@@ -30,18 +28,13 @@ impl Tokenizer {
     /// The ids of `text`. `add_special_tokens` adds what the tokenizer puts around a text (the begin token); a rendered
     /// chat template holds those already. Special tokens written out in `text` become their ids.
     pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>> {
-        let encoding = self
-            .inner
-            .encode_fast(text, add_special_tokens)
-            .map_err(|e| Error::Tokenizer(e.to_string()))?;
+        let encoding = self.inner.encode_fast(text, add_special_tokens).map_err(|e| Error::Tokenizer(e.to_string()))?;
         Ok(encoding.get_ids().to_vec())
     }
 
     /// The text of `ids`, without special tokens. Bytes that are no UTF-8 become U+FFFD.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
-        self.inner
-            .decode(ids, true)
-            .map_err(|e| Error::Tokenizer(e.to_string()))
+        self.inner.decode(ids, true).map_err(|e| Error::Tokenizer(e.to_string()))
     }
 
     /// Decodes ids that come one by one.
@@ -67,9 +60,7 @@ impl Tokenizer {
     /// Whether [`Tokenizer::decode`] leaves this id out.
     pub fn is_special(&self, id: u32) -> bool {
         let added = self.inner.get_added_vocabulary();
-        added
-            .simple_id_to_token(id)
-            .is_some_and(|token| added.is_special_token(&token))
+        added.simple_id_to_token(id).is_some_and(|token| added.is_special_token(&token))
     }
 }
 
@@ -84,10 +75,7 @@ mod tests {
         for chat in pocket_chats() {
             let prompt = chat["prompt"].as_str().expect("a prompt");
             assert_eq!(tokenizer.encode(prompt, false).expect("ids"), ids(&chat["prompt_ids"]));
-            assert_eq!(
-                tokenizer.decode(&ids(&chat["greedy_ids"])).expect("text"),
-                chat["greedy_text"]
-            );
+            assert_eq!(tokenizer.decode(&ids(&chat["greedy_ids"])).expect("text"), chat["greedy_text"]);
         }
     }
 
@@ -113,30 +101,15 @@ mod tests {
         assert_ne!(cut, text);
         let files = pocket_with(&[("tokenizer.json", Some(&cut))]);
         let tokenizer = pollster::block_on(Tokenizer::load(&files)).expect("a tokenizer");
-        assert!(
-            tokenizer
-                .encode("one two three four five six", false)
-                .expect("ids")
-                .len()
-                >= 6
-        );
+        assert!(tokenizer.encode("one two three four five six", false).expect("ids").len() >= 6);
     }
 
     #[test]
     fn a_broken_file_is_named_with_the_reason() {
-        for (text, reason) in [
-            (None, "no such file"),
-            (Some("{\"model\":"), "EOF"),
-            (Some("{}"), "Model missing"),
-        ] {
+        for (text, reason) in [(None, "no such file"), (Some("{\"model\":"), "EOF"), (Some("{}"), "Model missing")] {
             let files = pocket_with(&[("tokenizer.json", text)]);
-            let error = pollster::block_on(Tokenizer::load(&files))
-                .expect_err("a broken tokenizer")
-                .to_string();
-            assert!(
-                error.contains("pocket/tokenizer.json") && error.contains(reason),
-                "{error}"
-            );
+            let error = pollster::block_on(Tokenizer::load(&files)).expect_err("a broken tokenizer").to_string();
+            assert!(error.contains("pocket/tokenizer.json") && error.contains(reason), "{error}");
         }
     }
 }

@@ -56,12 +56,7 @@ enum Stored {
     /// Floats.
     Plain(Entry),
     /// Codes and scales of a matrix `[N, K]`.
-    Quantized {
-        format: WeightFormat,
-        shape: [usize; 2],
-        words: Entry,
-        scales: Entry,
-    },
+    Quantized { format: WeightFormat, shape: [usize; 2], words: Entry, scales: Entry },
 }
 
 impl Stored {
@@ -93,25 +88,14 @@ impl<'a> Checkpoint<'a> {
         let file_names = index.files.clone();
         let tensors = match stored {
             Some(_) => pair_quantized(index)?,
-            None => index
-                .tensors
-                .into_iter()
-                .map(|(name, entry)| (name, Stored::Plain(entry)))
-                .collect(),
+            None => index.tensors.into_iter().map(|(name, entry)| (name, Stored::Plain(entry))).collect(),
         };
         let shape = |name: &str| tensors.get(name).map(|tensor| tensor.shape().to_vec());
         let config = ModelConfig::parse(&config_json, &hybrid_json, &shape)
             .map_err(|error| explain_mixers(error, &tensors, files))?;
         let specs = config.tensors();
         check_tensors(&specs, &tensors, stored, &config)?;
-        Ok(Checkpoint {
-            files,
-            file_names,
-            tensors,
-            config,
-            specs,
-            stored,
-        })
+        Ok(Checkpoint { files, file_names, tensors, config, specs, stored })
     }
 
     /// The model's configuration.
@@ -140,10 +124,7 @@ impl<'a> Checkpoint<'a> {
         match (self.stored, asked) {
             (Some(stored @ (Preset::Q8 | Preset::Q4)), Some(asked)) if stored != asked => Err(Error::Option {
                 name: "--format".into(),
-                expected: format!(
-                    "{stored}, as {} is quantized, or the plain checkpoint",
-                    self.files.describe()
-                ),
+                expected: format!("{stored}, as {} is quantized, or the plain checkpoint", self.files.describe()),
                 found: asked.to_string(),
             }),
             (stored, asked) => Ok(asked.or(stored).unwrap_or(default)),
@@ -158,10 +139,7 @@ impl<'a> Checkpoint<'a> {
                 return Err(wrong_tensor(name, "F32, BF16 or F16".into(), format.to_string()));
             }
         };
-        let bytes = self
-            .files
-            .read(&self.file_names[entry.file], entry.bytes.clone())
-            .await?;
+        let bytes = self.files.read(&self.file_names[entry.file], entry.bytes.clone()).await?;
         let mut values = vec![0.0; shape.iter().product()];
         decode(name, entry.dtype, &bytes, &mut values)?;
         if let Some(at) = format::first_unfit(WeightFormat::F32, &values) {
@@ -182,12 +160,9 @@ impl<'a> Checkpoint<'a> {
     ) -> Result<()> {
         match self.find(name, &[n, k])? {
             Stored::Plain(entry) => self.convert(name, entry, [n, k], format, sink).await,
-            Stored::Quantized {
-                format: stored,
-                words,
-                scales,
-                ..
-            } if *stored == format => self.copy(name, words, scales, [n, k], format, sink).await,
+            Stored::Quantized { format: stored, words, scales, .. } if *stored == format => {
+                self.copy(name, words, scales, [n, k], format, sink).await
+            }
             Stored::Quantized { format: stored, .. } => Err(Error::Option {
                 name: "--format".into(),
                 expected: format!("{stored} for \"{name}\", as it is stored, or the plain checkpoint"),
@@ -256,27 +231,15 @@ impl<'a> Checkpoint<'a> {
                 let start = entry.bytes.start + (first_row * row_bytes) as u64;
                 start..start + (rows * row_bytes) as u64
             };
-            let scale_bytes = self
-                .files
-                .read(&self.file_names[scales.file], part(scales, row_scales))
-                .await?;
+            let scale_bytes = self.files.read(&self.file_names[scales.file], part(scales, row_scales)).await?;
             let is_special = |b: &[u8]| b[1] & 0x7c == 0x7c;
             if let Some(at) = scale_bytes.chunks_exact(2).position(is_special) {
                 let value = half::f16::from_le_bytes([scale_bytes[2 * at], scale_bytes[2 * at + 1]]).to_f32();
                 let place = format!("[{}, {}]", first_row + at / groups, at % groups);
                 return Err(unfit(&format!("{name}{SCALE_SUFFIX}"), WeightFormat::F32, value, place));
             }
-            let word_bytes = self
-                .files
-                .read(&self.file_names[words.file], part(words, row_words))
-                .await?;
-            sink.write(MatrixChunk {
-                first_row,
-                rows,
-                words: &word_bytes,
-                scales: &scale_bytes,
-            })
-            .await?;
+            let word_bytes = self.files.read(&self.file_names[words.file], part(words, row_words)).await?;
+            sink.write(MatrixChunk { first_row, rows, words: &word_bytes, scales: &scale_bytes }).await?;
         }
         Ok(())
     }
@@ -291,11 +254,7 @@ impl<'a> Checkpoint<'a> {
 }
 
 fn wrong_tensor(name: &str, expected: String, found: String) -> Error {
-    Error::Tensor {
-        name: name.into(),
-        expected,
-        found,
-    }
+    Error::Tensor { name: name.into(), expected, found }
 }
 
 fn describe_shape(stored: Option<&Stored>) -> String {
@@ -304,11 +263,7 @@ fn describe_shape(stored: Option<&Stored>) -> String {
 
 /// The error for a value that a format cannot hold.
 fn unfit(name: &str, format: WeightFormat, value: f32, place: String) -> Error {
-    let expected = if value.is_finite() {
-        format!("values that {format} can hold")
-    } else {
-        "finite values".into()
-    };
+    let expected = if value.is_finite() { format!("values that {format} can hold") } else { "finite values".into() };
     wrong_tensor(name, expected, format!("{value} at {place}"))
 }
 
@@ -348,10 +303,7 @@ async fn read_configs(files: &dyn Files) -> Result<(Vec<u8>, Vec<u8>)> {
             format!("no {HYBRID_CONFIG_FILE} is there; this seems to be {kind}")
         }
     };
-    Err(Error::UnknownModel {
-        path: files.describe(),
-        found,
-    })
+    Err(Error::UnknownModel { path: files.describe(), found })
 }
 
 /// What a `config.json` says of itself.
@@ -360,10 +312,7 @@ fn describe_config(config: &[u8]) -> String {
         return format!("nothing known: {CONFIG_FILE} is not JSON");
     };
     let kind = config.get("model_type").and_then(|kind| kind.as_str());
-    let architecture = config
-        .get("architectures")
-        .and_then(|list| list.get(0))
-        .and_then(|name| name.as_str());
+    let architecture = config.get("architectures").and_then(|list| list.get(0)).and_then(|name| name.as_str());
     match (architecture, kind) {
         (Some(architecture), Some(kind)) => format!("a plain {architecture} (model_type \"{kind}\")"),
         (Some(architecture), None) => format!("a plain {architecture}"),
@@ -377,18 +326,13 @@ fn describe_config(config: &[u8]) -> String {
 fn stored_preset(index: &Index) -> Result<Option<Preset>> {
     let mut stored: Option<Option<Preset>> = None;
     for (file, metadata) in index.files.iter().zip(&index.metadata) {
-        let fail = |reason: String| Error::Safetensors {
-            file: file.clone(),
-            reason,
-        };
+        let fail = |reason: String| Error::Safetensors { file: file.clone(), reason };
         let preset = match (metadata.get(VERSION_KEY), metadata.get(PRESET_KEY)) {
             (None, None) => None,
             (Some(version), Some(preset)) if version == VERSION => match Preset::parse(preset) {
                 Some(preset) => Some(preset),
                 None => {
-                    return Err(fail(format!(
-                        "metadata {PRESET_KEY}: \"{preset}\" is no preset of version {VERSION}"
-                    )));
+                    return Err(fail(format!("metadata {PRESET_KEY}: \"{preset}\" is no preset of version {VERSION}")));
                 }
             },
             (Some(version), _) if version != VERSION => {
@@ -397,9 +341,7 @@ fn stored_preset(index: &Index) -> Result<Option<Preset>> {
                 )));
             }
             _ => {
-                return Err(fail(format!(
-                    "metadata needs both {VERSION_KEY} and {PRESET_KEY}, or none"
-                )));
+                return Err(fail(format!("metadata needs both {VERSION_KEY} and {PRESET_KEY}, or none")));
             }
         };
         if stored.is_some_and(|other| other != preset) {
@@ -412,59 +354,34 @@ fn stored_preset(index: &Index) -> Result<Option<Preset>> {
 
 /// Joins codes and scales to the matrices that the metadata describe.
 fn pair_quantized(index: Index) -> Result<BTreeMap<String, Stored>> {
-    let Index {
-        files,
-        mut tensors,
-        metadata,
-    } = index;
+    let Index { files, mut tensors, metadata } = index;
     let mut paired = BTreeMap::new();
     for (file, metadata) in files.iter().zip(&metadata) {
-        let fail = |reason: String| Error::Safetensors {
-            file: file.clone(),
-            reason,
-        };
+        let fail = |reason: String| Error::Safetensors { file: file.clone(), reason };
         let list = metadata.get(TENSORS_KEY).map_or("{}", String::as_str);
         let list: BTreeMap<String, QuantizedTensor> =
             serde_json::from_str(list).map_err(|error| fail(format!("metadata {TENSORS_KEY}: {error}")))?;
         for (name, QuantizedTensor { format, shape }) in list {
             let known = WeightFormat::parse(&format);
             let (Some(format), &[n, k]) = (known, shape.as_slice()) else {
-                return Err(fail(format!(
-                    "metadata {TENSORS_KEY}: \"{name}\": {format} {shape:?} is not known"
-                )));
+                return Err(fail(format!("metadata {TENSORS_KEY}: \"{name}\": {format} {shape:?} is not known")));
             };
             if !format.is_quantized() {
                 continue;
             }
-            let code_type = if format == WeightFormat::Q8 {
-                Dtype::I8
-            } else {
-                Dtype::U8
-            };
+            let code_type = if format == WeightFormat::Q8 { Dtype::I8 } else { Dtype::U8 };
             let mut take = |name: String, dtype: Dtype, columns: usize| -> Result<Entry> {
                 let expected = format!("{dtype} [{n}, {columns}], as {TENSORS_KEY} says");
                 match tensors.remove(&name) {
                     Some(entry) if entry.dtype == dtype && entry.shape == [n, columns] => Ok(entry),
-                    Some(entry) => Err(wrong_tensor(
-                        &name,
-                        expected,
-                        format!("{} {:?}", entry.dtype, entry.shape),
-                    )),
+                    Some(entry) => Err(wrong_tensor(&name, expected, format!("{} {:?}", entry.dtype, entry.shape))),
                     None => Err(wrong_tensor(&name, expected, "no such tensor".into())),
                 }
             };
             let groups = k.div_ceil(GROUP);
             let words = take(name.clone(), code_type, groups * format.row_words(GROUP))?;
             let scales = take(format!("{name}{SCALE_SUFFIX}"), Dtype::F16, groups)?;
-            paired.insert(
-                name,
-                Stored::Quantized {
-                    format,
-                    shape: [n, k],
-                    words,
-                    scales,
-                },
-            );
+            paired.insert(name, Stored::Quantized { format, shape: [n, k], words, scales });
         }
     }
     paired.extend(tensors.into_iter().map(|(name, entry)| (name, Stored::Plain(entry))));
@@ -491,10 +408,7 @@ fn explain_mixers(error: Error, tensors: &BTreeMap<String, Stored>, files: &dyn 
         return error;
     }
     let modules: Vec<String> = modules.into_iter().map(|module| format!("{prefix}{module}")).collect();
-    Error::UnknownModel {
-        path: files.describe(),
-        found: format!("a mixer of an unknown kind, {}", modules.join(", ")),
-    }
+    Error::UnknownModel { path: files.describe(), found: format!("a mixer of an unknown kind, {}", modules.join(", ")) }
 }
 
 /// Every tensor that the configuration asks for is there with its shape and a usable type, and no other.

@@ -136,12 +136,7 @@ impl Preset {
     /// The format of the matrix of this checkpoint name.
     pub fn format_of(self, tensor_name: &str) -> WeightFormat {
         const SENSITIVE: [&str; 4] = ["q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj"];
-        let part = tensor_name
-            .strip_suffix(".weight")
-            .unwrap_or(tensor_name)
-            .rsplit('.')
-            .next()
-            .unwrap_or_default();
+        let part = tensor_name.strip_suffix(".weight").unwrap_or(tensor_name).rsplit('.').next().unwrap_or_default();
         match self {
             Preset::Q4 if matches!(part, "embed_tokens" | "lm_head") || SENSITIVE.contains(&part) => WeightFormat::Q8,
             _ => self.main_format(),
@@ -180,11 +175,7 @@ pub fn first_unfit(format: WeightFormat, row: &[f32]) -> Option<usize> {
     let limit = format.largest().to_bits();
     let magnitude = |value: f32| value.to_bits() & 0x7fff_ffff;
     let largest = row.iter().fold(0, |most, &value| most.max(magnitude(value)));
-    if largest <= limit {
-        None
-    } else {
-        row.iter().position(|&value| magnitude(value) > limit)
-    }
+    if largest <= limit { None } else { row.iter().position(|&value| magnitude(value) > limit) }
 }
 
 /// Lays out one row in `format`. `row` is padded to whole groups and holds nothing that [`first_unfit`] finds; `words`
@@ -205,17 +196,15 @@ pub fn encode_row(format: WeightFormat, row: &[f32], words: &mut [u8], scales: &
             }
         }
         WeightFormat::Q8 => {
-            for ((group, codes), scale) in groups(row)
-                .zip(words.chunks_exact_mut(GROUP))
-                .zip(scales.chunks_exact_mut(2))
+            for ((group, codes), scale) in
+                groups(row).zip(words.chunks_exact_mut(GROUP)).zip(scales.chunks_exact_mut(2))
             {
                 scale.copy_from_slice(&encode_q8(group, codes).to_le_bytes());
             }
         }
         WeightFormat::Q4 => {
-            for ((group, codes), scale) in groups(row)
-                .zip(words.chunks_exact_mut(Q4_BYTES))
-                .zip(scales.chunks_exact_mut(2))
+            for ((group, codes), scale) in
+                groups(row).zip(words.chunks_exact_mut(Q4_BYTES)).zip(scales.chunks_exact_mut(2))
             {
                 scale.copy_from_slice(&encode_q4(group, codes).to_le_bytes());
             }
@@ -277,8 +266,7 @@ pub fn decode_f16(bytes: &[u8], values: &mut [f32]) {
 
 /// A padded row as groups of known length, so that the loops over them unroll.
 fn groups(row: &[f32]) -> impl Iterator<Item = &[f32; GROUP]> {
-    row.chunks_exact(GROUP)
-        .map(|chunk| chunk.try_into().expect("chunks_exact gives chunks of that size"))
+    row.chunks_exact(GROUP).map(|chunk| chunk.try_into().expect("chunks_exact gives chunks of that size"))
 }
 
 /// Rounds to the nearest integer, for magnitudes below 2^22: two additions instead of a library call, so that loops
@@ -298,11 +286,7 @@ fn clamp(value: f32, low: f32, high: f32) -> f32 {
 
 /// 1 / scale, or 0 for a scale of 0, whose codes must all be 0.
 fn inverse(scale: f16) -> f32 {
-    if scale.to_f32() == 0.0 {
-        0.0
-    } else {
-        1.0 / scale.to_f32()
-    }
+    if scale.to_f32() == 0.0 { 0.0 } else { 1.0 / scale.to_f32() }
 }
 
 /// The value of largest magnitude, with its sign.
@@ -311,16 +295,8 @@ fn extreme(group: &[f32; GROUP]) -> f32 {
     let mut least = [0f32; 8];
     for eight in group.chunks_exact(8) {
         for lane in 0..8 {
-            most[lane] = if eight[lane] > most[lane] {
-                eight[lane]
-            } else {
-                most[lane]
-            };
-            least[lane] = if eight[lane] < least[lane] {
-                eight[lane]
-            } else {
-                least[lane]
-            };
+            most[lane] = if eight[lane] > most[lane] { eight[lane] } else { most[lane] };
+            least[lane] = if eight[lane] < least[lane] { eight[lane] } else { least[lane] };
         }
     }
     let most = most.into_iter().fold(0.0, f32::max);

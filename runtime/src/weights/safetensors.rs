@@ -93,28 +93,19 @@ impl Index {
 
     async fn add_file(&mut self, files: &dyn Files, name: &str) -> Result<()> {
         let path = || format!("{}/{name}", files.describe());
-        let size = files.size(name).await?.ok_or_else(|| Error::File {
-            path: path(),
-            reason: format!("no such file, but {INDEX_FILE} lists it"),
-        })?;
+        let size = files
+            .size(name)
+            .await?
+            .ok_or_else(|| Error::File { path: path(), reason: format!("no such file, but {INDEX_FILE} lists it") })?;
         let fail = |reason: String| Error::Safetensors { file: path(), reason };
         if size < 8 {
-            return Err(fail(format!(
-                "truncated: a header length of 8 bytes was expected, the file has {size}"
-            )));
+            return Err(fail(format!("truncated: a header length of 8 bytes was expected, the file has {size}")));
         }
         let start = files.read(name, 0..8).await?;
         if start.starts_with(b"GGUF") {
-            return Err(fail(
-                "this is a GGUF file, not safetensors; GGUF is not supported".into(),
-            ));
+            return Err(fail("this is a GGUF file, not safetensors; GGUF is not supported".into()));
         }
-        let length = u64::from_le_bytes(
-            start
-                .as_ref()
-                .try_into()
-                .map_err(|_| fail("8 bytes were asked for".into()))?,
-        );
+        let length = u64::from_le_bytes(start.as_ref().try_into().map_err(|_| fail("8 bytes were asked for".into()))?);
         if length > MAX_HEADER || length > size - 8 {
             return Err(fail(format!(
                 "the header claims {length} bytes, the file has {size}: truncated or not a safetensors file"
@@ -141,12 +132,7 @@ impl Index {
             spans.push((from, to, tensor.clone()));
             // Offsets are checked against the file's size below, before anyone reads by them.
             let bytes = data.saturating_add(from)..data.saturating_add(to);
-            let entry = Entry {
-                file: self.files.len(),
-                dtype: info.dtype,
-                shape,
-                bytes,
-            };
+            let entry = Entry { file: self.files.len(), dtype: info.dtype, shape, bytes };
             if let Some(other) = self.tensors.insert(tensor.clone(), entry) {
                 let other = self.files.get(other.file).map_or(name, String::as_str);
                 return Err(fail(format!("tensor \"{tensor}\" is stored twice, also in {other}")));
@@ -156,27 +142,14 @@ impl Index {
         let mut expected = 0;
         for (from, to, tensor) in &spans {
             if *from != expected {
-                let what = if *from < expected {
-                    "overlaps the tensor before it"
-                } else {
-                    "leaves a gap before it"
-                };
-                return Err(fail(format!(
-                    "tensor \"{tensor}\" {what}: it begins at {from}, {expected} was expected"
-                )));
+                let what = if *from < expected { "overlaps the tensor before it" } else { "leaves a gap before it" };
+                return Err(fail(format!("tensor \"{tensor}\" {what}: it begins at {from}, {expected} was expected")));
             }
             expected = *to;
         }
         if expected != size - data {
-            let what = if expected > size - data {
-                "truncated"
-            } else {
-                "bytes that belong to no tensor"
-            };
-            return Err(fail(format!(
-                "{what}: the header describes {expected} bytes of data, {} follow",
-                size - data
-            )));
+            let what = if expected > size - data { "truncated" } else { "bytes that belong to no tensor" };
+            return Err(fail(format!("{what}: the header describes {expected} bytes of data, {} follow", size - data)));
         }
         self.files.push(name.to_string());
         self.metadata.push(header.metadata);
@@ -197,10 +170,7 @@ async fn no_weights(files: &dyn Files) -> Result<Error> {
     } else {
         format!("neither {SINGLE_FILE} nor {INDEX_FILE} is there")
     };
-    Ok(Error::UnknownModel {
-        path: files.describe(),
-        found,
-    })
+    Ok(Error::UnknownModel { path: files.describe(), found })
 }
 
 #[derive(Deserialize)]
@@ -233,10 +203,7 @@ impl<'de> Deserialize<'de> for Header {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Header, A::Error> {
-                let mut header = Header {
-                    metadata: BTreeMap::new(),
-                    tensors: BTreeMap::new(),
-                };
+                let mut header = Header { metadata: BTreeMap::new(), tensors: BTreeMap::new() };
                 while let Some(name) = map.next_key::<String>()? {
                     if name == "__metadata__" {
                         header.metadata = map.next_value::<Option<_>>()?.unwrap_or_default();

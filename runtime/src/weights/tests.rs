@@ -28,10 +28,7 @@ impl Folder {
         let mut files = Vec::new();
         for entry in std::fs::read_dir(&folder).unwrap() {
             let entry = entry.unwrap();
-            files.push((
-                entry.file_name().into_string().unwrap(),
-                std::fs::read(entry.path()).unwrap(),
-            ));
+            files.push((entry.file_name().into_string().unwrap(), std::fs::read(entry.path()).unwrap()));
         }
         Self(files)
     }
@@ -70,30 +67,17 @@ impl Folder {
         let parsed = ::safetensors::SafeTensors::deserialize(bytes).unwrap();
         let mut list: Vec<_> = parsed
             .iter()
-            .map(|(name, view)| {
-                (
-                    name.to_string(),
-                    view.dtype(),
-                    view.shape().to_vec(),
-                    view.data().to_vec(),
-                )
-            })
+            .map(|(name, view)| (name.to_string(), view.dtype(), view.shape().to_vec(), view.data().to_vec()))
             .collect();
         edit(&mut list);
         let views = list.iter().map(|(name, dtype, shape, data)| {
-            (
-                name.clone(),
-                ::safetensors::tensor::TensorView::new(*dtype, shape.clone(), data).unwrap(),
-            )
+            (name.clone(), ::safetensors::tensor::TensorView::new(*dtype, shape.clone(), data).unwrap())
         });
         *bytes = ::safetensors::serialize(views, None).unwrap();
     }
 
     fn memory(&self) -> MemoryFiles {
-        MemoryFiles::new(
-            "test",
-            self.0.iter().map(|(n, b)| (n.clone(), Cow::Owned(b.clone()))).collect(),
-        )
+        MemoryFiles::new("test", self.0.iter().map(|(n, b)| (n.clone(), Cow::Owned(b.clone()))).collect())
     }
 
     fn config(&self) -> ModelConfig {
@@ -157,12 +141,7 @@ fn decode(matrix: &Collect, k: usize, format: WeightFormat) -> Vec<f32> {
     let mut all = Vec::new();
     let (w, s) = (format.row_words(k), format.row_scales(k));
     for n in 0..matrix.rows {
-        format::decode_row(
-            format,
-            &matrix.words[n * w..][..w],
-            &matrix.scales[n * s..][..s],
-            &mut row,
-        );
+        format::decode_row(format, &matrix.words[n * w..][..w], &matrix.scales[n * s..][..s], &mut row);
         assert!(row[k..].iter().all(|&pad| pad == 0.0), "padding is not zero");
         all.extend_from_slice(&row[..k]);
     }
@@ -178,21 +157,14 @@ fn rms(values: impl ExactSizeIterator<Item = f32>) -> f64 {
 fn fixtures_open() {
     for (name, kv_heads, normed) in [("tiny-gqa", 2, false), ("tiny-mha", 4, false), ("tiny-lnorm", 2, true)] {
         let config = Folder::load(&format!("tests/fixtures/{name}")).config();
-        assert_eq!(
-            (config.hidden_size, config.intermediate_size, config.vocab_size),
-            (64, 96, 97),
-            "{name}"
-        );
+        assert_eq!((config.hidden_size, config.intermediate_size, config.vocab_size), (64, 96, 97), "{name}");
         assert_eq!(config.layers.len(), 5);
         assert!(!config.tied_head);
         for (n, layer) in config.layers.iter().enumerate() {
             match layer {
                 Layer::Mla(c) => {
                     assert!(n == 0 || n == 3);
-                    assert_eq!(
-                        (c.heads, c.kv_heads, c.q_lora_rank, c.kv_lora_rank),
-                        (4, kv_heads, Some(24), 16)
-                    );
+                    assert_eq!((c.heads, c.kv_heads, c.q_lora_rank, c.kv_lora_rank), (4, kv_heads, Some(24), 16));
                     assert_eq!((c.qk_nope_head_dim, c.qk_rope_head_dim, c.v_head_dim), (8, 8, 16));
                     assert_eq!(c.lora_layer_norm, normed);
                     assert_eq!(c.rope.softmax_scale, 0.25);
@@ -205,10 +177,7 @@ fn fixtures_open() {
                 }
             }
         }
-        assert_eq!(
-            (config.eos_token_ids.as_slice(), config.bos_token_id),
-            ([2].as_slice(), Some(1))
-        );
+        assert_eq!((config.eos_token_ids.as_slice(), config.bos_token_id), ([2].as_slice(), Some(1)));
     }
 }
 
@@ -218,15 +187,9 @@ fn pocket_opens() {
     let files = folder.memory();
     let checkpoint = block_on(Checkpoint::open(&files)).unwrap();
     let config = checkpoint.config();
-    assert_eq!(
-        (config.hidden_size, config.layers.len(), config.vocab_size),
-        (384, 8, 8192)
-    );
+    assert_eq!((config.hidden_size, config.layers.len(), config.vocab_size), (384, 8, 8192));
     assert!(config.tied_head);
-    assert_eq!(
-        (config.base.layers, config.base.kv_heads, config.base.head_dim),
-        (8, 2, 64)
-    );
+    assert_eq!((config.base.layers, config.base.kv_heads, config.base.head_dim), (8, 2, 64));
     assert_eq!(config.eos_token_ids, [8187, 8191]);
     assert_eq!(checkpoint.stored(), None);
     assert_eq!(checkpoint.parameters(), 33_114_072 / 2);
@@ -251,11 +214,9 @@ fn every_tensor_of_a_fixture_is_read_as_stored() {
                 let matrix = read_matrix(&checkpoint, &spec.name, n, k, WeightFormat::F32).unwrap();
                 assert_eq!(decode(&matrix, k, WeightFormat::F32), values, "{}", spec.name);
                 let sd = rms(values.iter().copied());
-                for (format, tolerance) in [
-                    (WeightFormat::F16, 5e-4),
-                    (WeightFormat::Q8, 0.01),
-                    (WeightFormat::Q4, 0.11),
-                ] {
+                for (format, tolerance) in
+                    [(WeightFormat::F16, 5e-4), (WeightFormat::Q8, 0.01), (WeightFormat::Q4, 0.11)]
+                {
                     let matrix = read_matrix(&checkpoint, &spec.name, n, k, format).unwrap();
                     let error = rms(decode(&matrix, k, format).iter().zip(&values).map(|(a, b)| a - b));
                     assert!(error < tolerance * sd, "{} in {format}: {error} of {sd}", spec.name);
@@ -294,15 +255,12 @@ fn layouts_byte_by_byte() {
     assert_eq!(words, expected);
 
     // Codes -8..7 in order, twice, then a lone -8: scale 0.5 gives every weight exactly.
-    let mut row: Vec<f32> = (0..64)
-        .map(|i| if i < 32 { (i % 16) as f32 * 0.5 - 4.0 } else { 0.0 })
-        .collect();
+    let mut row: Vec<f32> = (0..64).map(|i| if i < 32 { (i % 16) as f32 * 0.5 - 4.0 } else { 0.0 }).collect();
     let (words, scales) = encode(WeightFormat::Q4, &row);
     assert_eq!(scales, [0x00, 0x38, 0x00, 0x00]);
     // Byte 4j + b: element 8j + b low, 8j + 4 + b high.
-    let expected: Vec<u8> = (0..16u8)
-        .map(|i| ((8 * (i / 4) + i % 4) % 16) | (((8 * (i / 4) + 4 + i % 4) % 16) << 4))
-        .collect();
+    let expected: Vec<u8> =
+        (0..16u8).map(|i| ((8 * (i / 4) + i % 4) % 16) | (((8 * (i / 4) + 4 + i % 4) % 16) << 4)).collect();
     assert_eq!(expected[..5], [0x40, 0x51, 0x62, 0x73, 0xc8]);
     assert_eq!(words[..16], expected);
     // Zeros are nibble 8 with a scale of 0.
@@ -342,18 +300,11 @@ fn quantization_errors() {
             format::encode_row(format, &row, &mut words, &mut scales);
             let mut back = vec![0.0; k];
             format::decode_row(format, &words, &scales, &mut back);
-            *error += row
-                .iter()
-                .zip(&back)
-                .map(|(a, b)| f64::from(a - b).powi(2))
-                .sum::<f64>();
+            *error += row.iter().zip(&back).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>();
         }
         // The simple rule, for comparison: the extreme is code -8.
         for group in row.chunks(GROUP) {
-            let extreme = group
-                .iter()
-                .copied()
-                .fold(0f32, |m, v| if v.abs() > m.abs() { v } else { m });
+            let extreme = group.iter().copied().fold(0f32, |m, v| if v.abs() > m.abs() { v } else { m });
             let scale = extreme / -8.0;
             let rounded = group.iter().map(|&w| w - (w / scale).round().clamp(-8.0, 7.0) * scale);
             at_maximum += rounded.map(|d| f64::from(d).powi(2)).sum::<f64>();
@@ -364,10 +315,7 @@ fn quantization_errors() {
     println!("relative errors: q8 {q8:.5}, q4 {q4:.5} (extreme at -8: {at_maximum:.5})");
     assert!(q8 < 0.0056, "{q8}");
     assert!(q4 < 0.0815, "{q4}");
-    assert!(
-        q4 < 0.95 * at_maximum,
-        "{q4}: the search gains nothing over {at_maximum}"
-    );
+    assert!(q4 < 0.95 * at_maximum, "{q4}: the search gains nothing over {at_maximum}");
 }
 
 #[test]
@@ -387,10 +335,7 @@ fn quantization_of_extremes() {
         }
     }
     assert_eq!(format::first_unfit(WeightFormat::F16, &[1.0, -65505.0, 0.0]), Some(1));
-    assert_eq!(
-        format::first_unfit(WeightFormat::F32, &[1.0, f32::MAX, f32::NEG_INFINITY]),
-        Some(2)
-    );
+    assert_eq!(format::first_unfit(WeightFormat::F32, &[1.0, f32::MAX, f32::NEG_INFINITY]), Some(2));
     assert_eq!(format::first_unfit(WeightFormat::Q4, &[1e6, f32::NAN]), Some(0));
 }
 
@@ -403,28 +348,17 @@ fn half_floats_decode_exactly() {
     let mut bf16s = vec![0.0; 1 << 16];
     format::decode_bf16(&bytes, &mut bf16s);
     for bits in 0..=u16::MAX {
-        let (a, b) = (
-            half::f16::from_bits(bits).to_f32(),
-            half::bf16::from_bits(bits).to_f32(),
-        );
+        let (a, b) = (half::f16::from_bits(bits).to_f32(), half::bf16::from_bits(bits).to_f32());
         let (x, y) = (f16s[bits as usize], bf16s[bits as usize]);
-        assert!(
-            x.to_bits() == a.to_bits() || x.is_nan() && a.is_nan(),
-            "f16 {bits:#x}: {x} is not {a}"
-        );
-        assert!(
-            y.to_bits() == b.to_bits() || y.is_nan() && b.is_nan(),
-            "bf16 {bits:#x}: {y} is not {b}"
-        );
+        assert!(x.to_bits() == a.to_bits() || x.is_nan() && a.is_nan(), "f16 {bits:#x}: {x} is not {a}");
+        assert!(y.to_bits() == b.to_bits() || y.is_nan() && b.is_nan(), "bf16 {bits:#x}: {y} is not {b}");
     }
 }
 
 #[test]
 fn yarn_frequencies_are_those_of_the_released_models() {
     let mut folder = Folder::tiny();
-    folder.json("hybrid_config.json", |h| {
-        h["rope_scaling"]["original_max_position_embeddings"] = 8192.into()
-    });
+    folder.json("hybrid_config.json", |h| h["rope_scaling"]["original_max_position_embeddings"] = 8192.into());
     // The 1B's rotated width of 32, without the tensors: only the two configurations and a few shapes are read.
     folder.json("hybrid_config.json", |h| h["qk_rope_head_dim"] = 32.into());
     let shape = |name: &str| match name.rsplit('.').nth(1).unwrap() {
@@ -433,14 +367,9 @@ fn yarn_frequencies_are_those_of_the_released_models() {
         "conv1d" => Some(vec![128, 1, 4]),
         _ => None,
     };
-    let (config, hybrid) = (
-        folder.bytes("config.json").clone(),
-        folder.bytes("hybrid_config.json").clone(),
-    );
+    let (config, hybrid) = (folder.bytes("config.json").clone(), folder.bytes("hybrid_config.json").clone());
     let config = ModelConfig::parse(&config, &hybrid, &shape).unwrap();
-    let Layer::Mla(mla) = &config.layers[0] else {
-        panic!("layer 0 is MLA")
-    };
+    let Layer::Mla(mla) = &config.layers[0] else { panic!("layer 0 is MLA") };
     let expected = [
         1.0,
         0.440366626,
@@ -461,10 +390,7 @@ fn yarn_frequencies_are_those_of_the_released_models() {
     ];
     assert_eq!(mla.rope.inv_freq.len(), expected.len());
     for (found, expected) in mla.rope.inv_freq.iter().zip(expected) {
-        assert!(
-            (f64::from(*found) / expected - 1.0).abs() < 2e-7,
-            "{found} is not {expected}"
-        );
+        assert!((f64::from(*found) / expected - 1.0).abs() < 2e-7, "{found} is not {expected}");
     }
     assert!((mla.rope.attention_scale - 1.346_573_6).abs() < 1e-6);
 }
@@ -484,20 +410,13 @@ fn both_schemas_give_the_same_rope() {
 
     let mut plain = new.clone();
     plain.json("hybrid_config.json", |h| h["rope_scaling"] = Value::Null);
-    let Layer::Mla(mla) = &plain.config().layers[0] else {
-        panic!("layer 0 is MLA")
-    };
+    let Layer::Mla(mla) = &plain.config().layers[0] else { panic!("layer 0 is MLA") };
     assert_eq!((mla.rope.attention_scale, mla.rope.inv_freq[0]), (1.0, 1.0));
     assert!((f64::from(mla.rope.inv_freq[1]) - 5e5f64.powf(-0.25)).abs() < 1e-8);
 
     let mut linear = new.clone();
-    linear.json("hybrid_config.json", |h| {
-        h["rope_scaling"]["rope_type"] = "linear".into()
-    });
-    assert_says(
-        &linear.refusal(),
-        &["hybrid_config.json", "rope_scaling.rope_type", "yarn", "linear"],
-    );
+    linear.json("hybrid_config.json", |h| h["rope_scaling"]["rope_type"] = "linear".into());
+    assert_says(&linear.refusal(), &["hybrid_config.json", "rope_scaling.rope_type", "yarn", "linear"]);
 }
 
 #[test]
@@ -505,12 +424,7 @@ fn one_matrix_for_q_and_repeat_before_conv_and_an_absent_head() {
     let mut folder = Folder::tiny();
     folder.tensors(|list| {
         list.retain(|(name, ..)| name != "lm_head.weight" && !name.contains("layers.0.mla.q_"));
-        list.push((
-            "model.layers.0.mla.q_proj.weight".into(),
-            Dtype::F16,
-            vec![64, 64],
-            vec![0; 64 * 64 * 2],
-        ));
+        list.push(("model.layers.0.mla.q_proj.weight".into(), Dtype::F16, vec![64, 64], vec![0; 64 * 64 * 2]));
         for (name, dtype, shape, data) in list.iter_mut() {
             if name.starts_with("model.layers.1.mamba.conv1d") {
                 shape[0] = 192;
@@ -521,9 +435,7 @@ fn one_matrix_for_q_and_repeat_before_conv_and_an_absent_head() {
     });
     let config = folder.config();
     assert!(config.tied_head);
-    let Layer::Mla(mla) = &config.layers[0] else {
-        panic!("layer 0 is MLA")
-    };
+    let Layer::Mla(mla) = &config.layers[0] else { panic!("layer 0 is MLA") };
     assert_eq!(mla.q_lora_rank, None);
     let forms: Vec<bool> = config
         .layers
@@ -536,92 +448,29 @@ fn one_matrix_for_q_and_repeat_before_conv_and_an_absent_head() {
     assert_eq!(forms, [true, false, false]);
 
     folder.json("config.json", |c| c["tie_word_embeddings"] = false.into());
-    assert_says(
-        &folder.refusal(),
-        &["lm_head.weight", "tie_word_embeddings", "no such tensor"],
-    );
+    assert_says(&folder.refusal(), &["lm_head.weight", "tie_word_embeddings", "no such tensor"]);
 }
 
 #[test]
 fn wrong_configurations_are_refused() {
     type Edit = fn(&mut Value);
     let cases: [(&str, Edit, &[&str]); 16] = [
-        (
-            "config.json",
-            |c| c["hidden_act"] = "gelu".into(),
-            &["config.json", "hidden_act", "silu", "gelu"],
-        ),
-        (
-            "hybrid_config.json",
-            |c| c["hidden_act"] = "relu".into(),
-            &["hybrid_config.json", "hidden_act", "relu"],
-        ),
-        (
-            "hybrid_config.json",
-            |c| c["attention_bias"] = true.into(),
-            &["attention_bias", "false", "true"],
-        ),
-        (
-            "hybrid_config.json",
-            |c| c["linear_type"] = "gdn".into(),
-            &["linear_type", "gdn"],
-        ),
-        (
-            "hybrid_config.json",
-            |c| c["mla_layers"] = json!([0, 5]),
-            &["mla_layers", "below 5", "[0,5]"],
-        ),
-        (
-            "hybrid_config.json",
-            |c| c["mla_layers"] = json!([0, 0]),
-            &["mla_layers", "different"],
-        ),
-        (
-            "hybrid_config.json",
-            |c| c["mla_layers"] = "0".into(),
-            &["mla_layers", "\"0\""],
-        ),
-        (
-            "hybrid_config.json",
-            |c| c["n_layer"] = 6.into(),
-            &["n_layer", "5", "6"],
-        ),
-        (
-            "hybrid_config.json",
-            |c| c["ssm_cfg"]["d_conv"] = 3.into(),
-            &["ssm_cfg.d_conv", "4", "3"],
-        ),
-        (
-            "hybrid_config.json",
-            |c| c["ssm_cfg"]["d_state"] = 32.into(),
-            &["d_inner", "4 * 32", "64"],
-        ),
-        (
-            "hybrid_config.json",
-            |c| c["ssm_cfg"]["d_state"] = 6.into(),
-            &["ssm_cfg.d_state", "multiple of 4", "6"],
-        ),
-        (
-            "hybrid_config.json",
-            |c| c["d_xb"] = 24.into(),
-            &["d_xb", "divisor", "24"],
-        ),
-        (
-            "hybrid_config.json",
-            |c| c["qk_rope_head_dim"] = (-8).into(),
-            &["qk_rope_head_dim", "-8"],
-        ),
+        ("config.json", |c| c["hidden_act"] = "gelu".into(), &["config.json", "hidden_act", "silu", "gelu"]),
+        ("hybrid_config.json", |c| c["hidden_act"] = "relu".into(), &["hybrid_config.json", "hidden_act", "relu"]),
+        ("hybrid_config.json", |c| c["attention_bias"] = true.into(), &["attention_bias", "false", "true"]),
+        ("hybrid_config.json", |c| c["linear_type"] = "gdn".into(), &["linear_type", "gdn"]),
+        ("hybrid_config.json", |c| c["mla_layers"] = json!([0, 5]), &["mla_layers", "below 5", "[0,5]"]),
+        ("hybrid_config.json", |c| c["mla_layers"] = json!([0, 0]), &["mla_layers", "different"]),
+        ("hybrid_config.json", |c| c["mla_layers"] = "0".into(), &["mla_layers", "\"0\""]),
+        ("hybrid_config.json", |c| c["n_layer"] = 6.into(), &["n_layer", "5", "6"]),
+        ("hybrid_config.json", |c| c["ssm_cfg"]["d_conv"] = 3.into(), &["ssm_cfg.d_conv", "4", "3"]),
+        ("hybrid_config.json", |c| c["ssm_cfg"]["d_state"] = 32.into(), &["d_inner", "4 * 32", "64"]),
+        ("hybrid_config.json", |c| c["ssm_cfg"]["d_state"] = 6.into(), &["ssm_cfg.d_state", "multiple of 4", "6"]),
+        ("hybrid_config.json", |c| c["d_xb"] = 24.into(), &["d_xb", "divisor", "24"]),
+        ("hybrid_config.json", |c| c["qk_rope_head_dim"] = (-8).into(), &["qk_rope_head_dim", "-8"]),
         ("config.json", |c| c["vocab_size"] = 1.5.into(), &["vocab_size", "1.5"]),
-        (
-            "config.json",
-            |c| c["eos_token_id"] = "</s>".into(),
-            &["eos_token_id", "</s>"],
-        ),
-        (
-            "config.json",
-            |c| c["rms_norm_eps"] = Value::Null,
-            &["rms_norm_eps", "no such key"],
-        ),
+        ("config.json", |c| c["eos_token_id"] = "</s>".into(), &["eos_token_id", "</s>"]),
+        ("config.json", |c| c["rms_norm_eps"] = Value::Null, &["rms_norm_eps", "no such key"]),
     ];
     for (file, edit, says) in cases {
         let mut folder = Folder::tiny();
@@ -638,43 +487,25 @@ fn wrong_configurations_are_refused() {
 #[test]
 fn other_models_are_named() {
     let only = |files: &[(&str, &str)]| {
-        Folder(
-            files
-                .iter()
-                .map(|(name, text)| (name.to_string(), text.as_bytes().to_vec()))
-                .collect(),
-        )
-        .refusal()
+        Folder(files.iter().map(|(name, text)| (name.to_string(), text.as_bytes().to_vec())).collect()).refusal()
     };
     let llama = r#"{"architectures": ["LlamaForCausalLM"], "model_type": "llama"}"#;
     let supported = "supported: Zebra-Llama";
     assert_says(&only(&[]), &["no config.json", supported]);
-    assert_says(
-        &only(&[("model.Q4_0.gguf", "")]),
-        &["model.Q4_0.gguf is a GGUF", supported],
-    );
+    assert_says(&only(&[("model.Q4_0.gguf", "")]), &["model.Q4_0.gguf is a GGUF", supported]);
     assert_says(
         &only(&[("config.json", llama)]),
         &["no hybrid_config.json", "LlamaForCausalLM", "\"llama\"", supported],
     );
-    assert_says(
-        &only(&[("config.json", llama), ("MLA_config.json", "{}")]),
-        &["X-EcoMLA"],
-    );
-    assert_says(
-        &only(&[("config.json", llama), ("mamba_config.json", "{}")]),
-        &["MambaInLlama"],
-    );
+    assert_says(&only(&[("config.json", llama), ("MLA_config.json", "{}")]), &["X-EcoMLA"]);
+    assert_says(&only(&[("config.json", llama), ("mamba_config.json", "{}")]), &["MambaInLlama"]);
     assert_says(&only(&[("config.json", "{}")]), &["without model_type"]);
     assert_says(&only(&[("config.json", "{")]), &["not JSON"]);
 
     let mut folder = Folder::tiny();
     folder.remove("model.safetensors");
     folder.0.retain(|(name, _)| !name.ends_with(".safetensors"));
-    assert_says(
-        &folder.refusal(),
-        &["neither model.safetensors nor model.safetensors.index.json"],
-    );
+    assert_says(&folder.refusal(), &["neither model.safetensors nor model.safetensors.index.json"]);
     folder.0.push(("pytorch_model.bin".into(), Vec::new()));
     assert_says(&folder.refusal(), &["pytorch_model.bin", "not supported"]);
 
@@ -698,16 +529,10 @@ fn lying_headers_are_refused() {
     };
     let length = |bytes: &[u8]| u64::from_le_bytes(bytes[..8].try_into().unwrap());
     assert_says(&spoilt(&|b| b.truncate(5)), &[FILE, "truncated", "has 5"]);
-    assert_says(
-        &spoilt(&|b| b.truncate(100)),
-        &[FILE, "the header claims", "the file has 100"],
-    );
+    assert_says(&spoilt(&|b| b.truncate(100)), &[FILE, "the header claims", "the file has 100"]);
     assert_says(&spoilt(&|b| b.truncate(b.len() - 1)), &[FILE, "truncated"]);
     assert_says(&spoilt(&|b| b.push(0)), &[FILE, "belong to no tensor"]);
-    assert_says(
-        &spoilt(&|b| b[..8].copy_from_slice(&u64::MAX.to_le_bytes())),
-        &[FILE, "the header claims"],
-    );
+    assert_says(&spoilt(&|b| b[..8].copy_from_slice(&u64::MAX.to_le_bytes())), &[FILE, "the header claims"]);
     let shorter = |b: &mut Vec<u8>| {
         let n = length(b) - 16; // beyond the padding of spaces
         b[..8].copy_from_slice(&n.to_le_bytes());
@@ -722,17 +547,9 @@ fn lying_headers_are_refused() {
         folder.refusal()
     };
     let offsets = |header: &Value| {
-        header[Q]["data_offsets"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|v| v.as_u64().unwrap())
-            .collect::<Vec<_>>()
+        header[Q]["data_offsets"].as_array().unwrap().iter().map(|v| v.as_u64().unwrap()).collect::<Vec<_>>()
     };
-    assert_says(
-        &lying(&|h| h[Q]["shape"] = json!([24, 65])),
-        &[Q, "[24, 65]", "does not take"],
-    );
+    assert_says(&lying(&|h| h[Q]["shape"] = json!([24, 65])), &[Q, "[24, 65]", "does not take"]);
     assert_says(&lying(&|h| h[Q]["shape"] = json!([u64::MAX, 2])), &[Q, "does not take"]);
     assert_says(&lying(&|h| h[Q]["dtype"] = "F99".into()), &[FILE, "F99"]);
     assert_says(&lying(&|h| h[Q]["data_offsets"] = json!([8, 0])), &[Q, "does not take"]);
@@ -762,14 +579,8 @@ fn wrong_tensors_are_refused() {
         folder.tensors(edit);
         folder.refusal()
     };
-    assert_says(
-        &edited(|list| list.retain(|t| t.0 != UP)),
-        &[UP, "[96, 64]", "no such tensor"],
-    );
-    assert_says(
-        &edited(|list| list.retain(|t| t.0 != Q)),
-        &[Q, "q rank", "no such tensor"],
-    );
+    assert_says(&edited(|list| list.retain(|t| t.0 != UP)), &[UP, "[96, 64]", "no such tensor"]);
+    assert_says(&edited(|list| list.retain(|t| t.0 != Q)), &[Q, "q rank", "no such tensor"]);
     let reshape = |list: &mut Tensors| {
         list.iter_mut().find(|t| t.0 == UP).unwrap().2 = vec![64, 96];
     };
@@ -783,19 +594,11 @@ fn wrong_tensors_are_refused() {
     };
     assert_says(&edited(retype), &[UP, "F32, BF16 or F16", "I32"]);
     let add = |list: &mut Tensors| {
-        list.push((
-            "model.layers.7.mlp.up_proj.weight".into(),
-            Dtype::F32,
-            vec![1],
-            vec![0; 4],
-        ));
+        list.push(("model.layers.7.mlp.up_proj.weight".into(), Dtype::F32, vec![1], vec![0; 4]));
     };
     assert_says(&edited(add), &["model.layers.7.mlp.up_proj.weight", "5 layers"]);
     let kv = |list: &mut Tensors| {
-        let tensor = list
-            .iter_mut()
-            .find(|t| t.0 == "model.layers.0.mla.kv_b_proj.weight")
-            .unwrap();
+        let tensor = list.iter_mut().find(|t| t.0 == "model.layers.0.mla.kv_b_proj.weight").unwrap();
         tensor.2 = vec![72, 16];
         tensor.3 = vec![0; 72 * 16 * 4];
     };
@@ -807,10 +610,7 @@ fn shards_must_be_what_the_index_says() {
     const INDEX: &str = "model.safetensors.index.json";
     let mut folder = Folder::load("models/zebra-pocket");
     folder.remove("model-00002-of-00003.safetensors");
-    assert_says(
-        &folder.refusal(),
-        &["model-00002-of-00003.safetensors", "no such file", INDEX],
-    );
+    assert_says(&folder.refusal(), &["model-00002-of-00003.safetensors", "no such file", INDEX]);
 
     let mut folder = Folder::load("models/zebra-pocket");
     folder.bytes("model-00002-of-00003.safetensors").truncate(1_000_000);
@@ -818,13 +618,9 @@ fn shards_must_be_what_the_index_says() {
 
     let mut folder = Folder::load("models/zebra-pocket");
     let (first, third) = ("model-00001-of-00003.safetensors", "model-00003-of-00003.safetensors");
-    folder.json(INDEX, |index| {
-        index["weight_map"]["model.embed_tokens.weight"] = third.into()
-    });
+    folder.json(INDEX, |index| index["weight_map"]["model.embed_tokens.weight"] = third.into());
     assert_says(&folder.refusal(), &["model.embed_tokens.weight", third, first]);
-    folder.json(INDEX, |index| {
-        index["weight_map"]["model.embed_tokens.weight"] = "../other.safetensors".into()
-    });
+    folder.json(INDEX, |index| index["weight_map"]["model.embed_tokens.weight"] = "../other.safetensors".into());
     assert_says(&folder.refusal(), &[INDEX, "../other.safetensors"]);
     folder.json(INDEX, |index| index["weight_map"] = 3.into());
     assert_says(&folder.refusal(), &[INDEX, "weight_map"]);
@@ -832,9 +628,7 @@ fn shards_must_be_what_the_index_says() {
     let mut folder = Folder::load("models/zebra-pocket");
     let copy = folder.bytes(third).clone();
     folder.0.push(("copy.safetensors".into(), copy));
-    folder.json(INDEX, |index| {
-        index["weight_map"]["another"] = "copy.safetensors".into()
-    });
+    folder.json(INDEX, |index| index["weight_map"]["another"] = "copy.safetensors".into());
     assert_says(&folder.refusal(), &["is stored twice"]);
 }
 
@@ -858,23 +652,13 @@ fn values_that_are_not_finite_are_refused_with_their_place() {
         Err(error) => error.to_string(),
     };
     for format in WeightFormat::ALL {
-        assert_says(
-            &refused("lm_head.weight", format),
-            &["lm_head.weight", "finite", "NaN at [3, 5]"],
-        );
+        assert_says(&refused("lm_head.weight", format), &["lm_head.weight", "finite", "NaN at [3, 5]"]);
     }
-    assert_says(
-        &refused("model.embed_tokens.weight", WeightFormat::F16),
-        &["f16 can hold", "1000000 at [0, 0]"],
-    );
+    assert_says(&refused("model.embed_tokens.weight", WeightFormat::F16), &["f16 can hold", "1000000 at [0, 0]"]);
     assert!(read_matrix(&checkpoint, "model.embed_tokens.weight", 97, 64, WeightFormat::Q8).is_ok());
-    let error = block_on(checkpoint.vector("model.norm.weight", &[64]))
-        .unwrap_err()
-        .to_string();
+    let error = block_on(checkpoint.vector("model.norm.weight", &[64])).unwrap_err().to_string();
     assert_says(&error, &["model.norm.weight", "finite", "-inf at [7]"]);
-    let error = block_on(checkpoint.vector("model.norm.weight", &[65]))
-        .unwrap_err()
-        .to_string();
+    let error = block_on(checkpoint.vector("model.norm.weight", &[65])).unwrap_err().to_string();
     assert_says(&error, &["model.norm.weight", "[65]", "[64]"]);
 }
 
@@ -895,12 +679,7 @@ fn a_large_matrix_comes_in_chunks() {
     let checkpoint = block_on(Checkpoint::open(&files)).unwrap();
     let matrix = read_matrix(&checkpoint, "lm_head.weight", 40_000, 64, WeightFormat::F32).unwrap();
     assert_eq!(matrix.chunks, 2);
-    assert!(
-        decode(&matrix, 64, WeightFormat::F32)
-            .into_iter()
-            .enumerate()
-            .all(|(i, w)| w == weight(i))
-    );
+    assert!(decode(&matrix, 64, WeightFormat::F32).into_iter().enumerate().all(|(i, w)| w == weight(i)));
 }
 
 /// Files written in pieces, to memory.
@@ -930,25 +709,17 @@ fn quantized(folder: &Folder, preset: Preset) -> Folder {
     let checkpoint = block_on(Checkpoint::open(&files)).unwrap();
     let mut written = Written::default();
     let mut steps = Vec::new();
-    block_on(quantize(&checkpoint, preset, &mut written, &mut |done, total| {
-        steps.push((done, total))
-    }))
-    .unwrap();
+    block_on(quantize(&checkpoint, preset, &mut written, &mut |done, total| steps.push((done, total)))).unwrap();
     assert!(steps.is_sorted() && steps.last() == Some(&(checkpoint.parameters(), checkpoint.parameters())));
-    let others = folder
-        .0
-        .iter()
-        .filter(|(name, _)| name.ends_with("config.json"))
-        .cloned();
+    let others = folder.0.iter().filter(|(name, _)| name.ends_with("config.json")).cloned();
     Folder(written.0.into_iter().chain(others).collect())
 }
 
 #[test]
 fn quantized_folders_hold_what_quantizing_at_load_gives() {
-    for (path, presets) in [
-        ("tests/fixtures/tiny-lnorm", Preset::ALL.as_slice()),
-        ("models/zebra-pocket", &[Preset::Q4]),
-    ] {
+    for (path, presets) in
+        [("tests/fixtures/tiny-lnorm", Preset::ALL.as_slice()), ("models/zebra-pocket", &[Preset::Q4])]
+    {
         let plain = Folder::load(path);
         let plain_files = plain.memory();
         let from_plain = block_on(Checkpoint::open(&plain_files)).unwrap();
@@ -975,10 +746,7 @@ fn quantized_folders_hold_what_quantizing_at_load_gives() {
             let parsed = ::safetensors::SafeTensors::deserialize(bytes).unwrap();
             let (_, metadata) = ::safetensors::SafeTensors::read_metadata(bytes).unwrap();
             let metadata = metadata.metadata().as_ref().unwrap();
-            assert_eq!(
-                (metadata["format"].as_str(), metadata["zebra.version"].as_str()),
-                ("pt", "1")
-            );
+            assert_eq!((metadata["format"].as_str(), metadata["zebra.version"].as_str()), ("pt", "1"));
             assert_eq!(metadata["zebra.preset"], preset.name());
             let tensors: Value = serde_json::from_str(&metadata["zebra.tensors"]).unwrap();
             if path.ends_with("tiny-lnorm") && preset == Preset::Q4 {
@@ -1002,24 +770,13 @@ fn quantized_folders_run_in_their_format_only() {
     let q4 = quantized(&Folder::tiny(), Preset::Q4);
     let files = q4.memory();
     let checkpoint = block_on(Checkpoint::open(&files)).unwrap();
-    assert_says(
-        &checkpoint.preset(Some(Preset::Q8), Preset::Q8).unwrap_err().to_string(),
-        &["--format", "q4", "q8"],
-    );
+    assert_says(&checkpoint.preset(Some(Preset::Q8), Preset::Q8).unwrap_err().to_string(), &["--format", "q4", "q8"]);
     let Err(error) = read_matrix(&checkpoint, "lm_head.weight", 97, 64, WeightFormat::F16) else {
         panic!("q8 codes were read as f16")
     };
     assert!(matches!(error, Error::Option { .. }));
     assert_says(&error.to_string(), &["--format", "q8", "lm_head.weight", "f16"]);
-    assert!(
-        block_on(quantize(
-            &checkpoint,
-            Preset::Q8,
-            &mut Written::default(),
-            &mut |_, _| {}
-        ))
-        .is_err()
-    );
+    assert!(block_on(quantize(&checkpoint, Preset::Q8, &mut Written::default(), &mut |_, _| {})).is_err());
 
     // f16 loses nothing that matters: it may be quantized further.
     let f16 = quantized(&Folder::tiny(), Preset::F16);
@@ -1035,11 +792,7 @@ fn spoilt_quantized_folders_are_refused() {
     let mut folder = q4.clone();
     let files = folder.memory();
     let layout_of = block_on(Checkpoint::open(&files)).unwrap();
-    let layout = ShardLayout::new(
-        layout_of.tensors(),
-        Storage::Preset(Preset::Q4),
-        ShardLayout::SHARD_BYTES,
-    );
+    let layout = ShardLayout::new(layout_of.tensors(), Storage::Preset(Preset::Q4), ShardLayout::SHARD_BYTES);
     let place = layout.place(&scale_name(UP)).unwrap();
     // Row 5, group 1 of 2.
     folder.bytes(FILE)[place.offset as usize + 2 * (5 * 2 + 1)..][..2].copy_from_slice(&[0x00, 0x7c]);
@@ -1055,15 +808,9 @@ fn spoilt_quantized_folders_are_refused() {
         folder.header(FILE, |header| edit(&mut header["__metadata__"]));
         folder.refusal()
     };
-    assert_says(
-        &edited(&|m| m["zebra.version"] = "2".into()),
-        &["zebra.version", "\"2\"", "\"1\""],
-    );
+    assert_says(&edited(&|m| m["zebra.version"] = "2".into()), &["zebra.version", "\"2\"", "\"1\""]);
     assert_says(&edited(&|m| m["zebra.preset"] = "q3".into()), &["zebra.preset", "q3"]);
-    assert_says(
-        &edited(&|m| m["zebra.preset"] = "q8".into()),
-        &["q8 in a folder of preset q8", "q4"],
-    );
+    assert_says(&edited(&|m| m["zebra.preset"] = "q8".into()), &["q8 in a folder of preset q8", "q4"]);
     assert_says(&edited(&|m| m["zebra.tensors"] = "[".into()), &["zebra.tensors"]);
     let unlisted = edited(&|m| m["zebra.tensors"] = "{}".into());
     assert_says(&unlisted, &["tensor"]);
@@ -1091,23 +838,12 @@ fn shards_are_cut_and_indexed() {
         for spec in checkpoint.tensors() {
             let place = layout.place(&spec.name).unwrap();
             assert_eq!((place.bytes, place.offset % 4), (spec.elements() * 4, 0));
-            written
-                .write(place.file, place.offset, &vec![0; place.bytes as usize])
-                .unwrap();
+            written.write(place.file, place.offset, &vec![0; place.bytes as usize]).unwrap();
         }
-        let others = folder
-            .0
-            .iter()
-            .filter(|(name, _)| name.ends_with("config.json"))
-            .cloned();
+        let others = folder.0.iter().filter(|(name, _)| name.ends_with("config.json")).cloned();
         let copy = Folder(written.0.into_iter().chain(others).collect());
         assert_eq!(copy.config(), *checkpoint.config());
-        let bytes: usize = copy
-            .0
-            .iter()
-            .filter(|(n, _)| n.ends_with(".safetensors"))
-            .map(|(_, b)| b.len())
-            .sum();
+        let bytes: usize = copy.0.iter().filter(|(n, _)| n.ends_with(".safetensors")).map(|(_, b)| b.len()).sum();
         assert_eq!(bytes as u64, layout.bytes());
     }
 }

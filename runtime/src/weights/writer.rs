@@ -72,12 +72,7 @@ struct Part {
 impl Part {
     fn new(name: String, dtype: Dtype, shape: Vec<usize>) -> Self {
         let elements: u64 = shape.iter().map(|&d| d as u64).product();
-        Self {
-            name,
-            dtype,
-            shape,
-            bytes: elements * dtype.bitsize() as u64 / 8,
-        }
+        Self { name, dtype, shape, bytes: elements * dtype.bitsize() as u64 / 8 }
     }
 }
 
@@ -104,11 +99,7 @@ impl ShardLayout {
             room -= bytes;
         }
 
-        let mut layout = Self {
-            shards: Vec::new(),
-            places: BTreeMap::new(),
-            index: None,
-        };
+        let mut layout = Self { shards: Vec::new(), places: BTreeMap::new(), index: None };
         let mut weight_map = Map::new();
         let mut total = 0;
         for (i, specs) in groups.iter().enumerate() {
@@ -145,11 +136,7 @@ impl ShardLayout {
                 offset += part.bytes;
             }
             total += end;
-            layout.shards.push(Shard {
-                file,
-                head,
-                bytes: offset,
-            });
+            layout.shards.push(Shard { file, head, bytes: offset });
         }
         if layout.shards.len() > 1 {
             let index = json!({"metadata": {"total_size": total}, "weight_map": weight_map});
@@ -171,11 +158,7 @@ impl ShardLayout {
     /// Where a stored tensor goes; the scales of a quantized one are a tensor of their own, [`scale_name`].
     pub fn place(&self, name: &str) -> Option<Place<'_>> {
         let &(shard, offset, bytes) = self.places.get(name)?;
-        Some(Place {
-            file: &self.shards[shard].file,
-            offset,
-            bytes,
-        })
+        Some(Place { file: &self.shards[shard].file, offset, bytes })
     }
 
     /// Writes the headers, and the index where there is one: everything but the tensors.
@@ -191,8 +174,7 @@ impl ShardLayout {
 
     /// The place of a tensor that this layout was made for.
     fn known(&self, name: &str) -> Place<'_> {
-        self.place(name)
-            .unwrap_or_else(|| panic!("the layout was made for other tensors: no \"{name}\""))
+        self.place(name).unwrap_or_else(|| panic!("the layout was made for other tensors: no \"{name}\""))
     }
 }
 
@@ -233,13 +215,7 @@ fn metadata(specs: &[&TensorSpec], storage: Storage) -> Value {
             .filter(|spec| spec.kind == TensorKind::Matrix)
             .map(|spec| {
                 let format = preset.format_of(&spec.name).name().to_string();
-                (
-                    spec.name.as_str(),
-                    QuantizedTensor {
-                        format,
-                        shape: spec.shape.clone(),
-                    },
-                )
+                (spec.name.as_str(), QuantizedTensor { format, shape: spec.shape.clone() })
             })
             .collect();
         metadata[VERSION_KEY] = VERSION.into();
@@ -318,25 +294,14 @@ impl MatrixWriter<'_> {
         if self.row_kept == self.row_words {
             self.sink.write(self.words.file, at, chunk.words)?;
         } else {
-            let kept: Vec<u8> = chunk
-                .words
-                .chunks_exact(self.row_words)
-                .flat_map(|row| &row[..self.row_kept])
-                .copied()
-                .collect();
+            let kept: Vec<u8> =
+                chunk.words.chunks_exact(self.row_words).flat_map(|row| &row[..self.row_kept]).copied().collect();
             self.sink.write(self.words.file, at, &kept)?;
         }
         if let Some(scales) = self.scales {
-            self.sink.write(
-                scales.file,
-                scales.offset + first * self.row_scales as u64,
-                chunk.scales,
-            )?;
+            self.sink.write(scales.file, scales.offset + first * self.row_scales as u64, chunk.scales)?;
         }
-        (self.progress)(
-            self.done + (chunk.first_row + chunk.rows) as u64 * self.columns as u64,
-            self.total,
-        );
+        (self.progress)(self.done + (chunk.first_row + chunk.rows) as u64 * self.columns as u64, self.total);
         Ok(())
     }
 }

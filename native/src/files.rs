@@ -39,11 +39,6 @@ impl FolderFiles {
         }
     }
 
-    /// The folder itself.
-    pub fn path(&self) -> &Path {
-        &self.folder
-    }
-
     /// The path of `name`, which an index file may have chosen: it must stay inside the folder.
     fn path_of(&self, name: &str) -> Result<PathBuf> {
         let inside = !name.is_empty() && Path::new(name).components().all(|c| matches!(c, Component::Normal(_)));

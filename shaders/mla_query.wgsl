@@ -1,9 +1,12 @@
 // The absorbed query: qc[r, h, :] = scale * [Wk[g(h)]^T q_nope | rope(q_pe)], g(h) = h / (heads / kv_heads).
 //
 // One workgroup owns one head of one row. kv_b_proj is [kv_heads * (nope + v), latent], of each head first Wk, then Wv;
-// Wk is read along its rows, so that the lanes, each a quad of the latent, read neighbouring words.
+// Wk is read along its rows: a lane sums one quad of the latent over every SHARES-th d, so that lanes read neighbouring
+// words, and the shares are folded.
 
-override WG: u32 = 64u;
+override WG: u32 = 256u;
+override LATENT_QUADS: u32;   // at most WG
+override SHARES: u32;         // WG / LATENT_QUADS, rounded down: lanes that share a quad
 
 struct Params {
     heads: u32,
@@ -11,7 +14,6 @@ struct Params {
     nope: u32,
     rope: u32,
     head_rows: u32,      // nope + v: rows of kv_b_proj for each kv head
-    latent_quads: u32,
     rope_quads: u32,
     w_quads: u32,        // of a row of kv_b_proj, padded to groups of 32
     q_stride: u32,
@@ -22,6 +24,8 @@ struct Params {
 @group(0) @binding(2) var<storage, read> q: array<f32>;                  // [rows, heads, nope + rope]
 @group(0) @binding(3) var<storage, read> turns: array<vec2<f32>>;        // see parts/rope.wgsl
 @group(0) @binding(4) var<storage, read_write> query: array<vec4<f32>>;  // [rows, heads, latent_quads + rope_quads]
+
+var<workgroup> folds: array<vec4<f32>, WG>;
 
 fn roped(start: u32, i: u32, position: u32) -> f32 {
     if (i >= params.rope) {
@@ -36,14 +40,24 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     let h = wid.x;
     let r = wid.z;
     let start = r * params.q_stride + h * (params.nope + params.rope);
-    let to = (r * params.heads + h) * (params.latent_quads + params.rope_quads);
+    let to = (r * params.heads + h) * (LATENT_QUADS + params.rope_quads);
     let wk = h / params.share * params.head_rows * params.w_quads;
-    for (var i = lid; i < params.latent_quads; i += WG) {
-        var sum = vec4<f32>(0.0);
-        for (var d = 0u; d < params.nope; d++) {
-            sum += q[start + d] * weight_quad(wk + d * params.w_quads + i);
+    let share = lid / LATENT_QUADS;
+    let quad = lid % LATENT_QUADS;
+    var sum = vec4<f32>(0.0);
+    if (share < SHARES) {
+        for (var d = share; d < params.nope; d += SHARES) {
+            sum += q[start + d] * weight_quad(wk + d * params.w_quads + quad);
         }
-        query[to + i] = sum * params.scale;
+    }
+    folds[lid] = sum;
+    workgroupBarrier();
+    if (lid < LATENT_QUADS) {
+        var all = vec4<f32>(0.0);
+        for (var i = 0u; i < SHARES; i++) {
+            all += folds[i * LATENT_QUADS + lid];
+        }
+        query[to + lid] = all * params.scale;
     }
     let position = row_at(r).position;
     for (var i = lid; i < params.rope_quads; i += WG) {
@@ -51,6 +65,6 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         for (var j = 0u; j < 4u; j++) {
             v[j] = roped(start + params.nope, 4u * i + j, position);
         }
-        query[to + params.latent_quads + i] = v * params.scale;
+        query[to + LATENT_QUADS + i] = v * params.scale;
     }
 }

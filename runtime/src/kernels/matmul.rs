@@ -18,7 +18,9 @@ pub enum Epilogue {
 /// How many rows the product is planned for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Width {
-    /// A step of a few rows: matrix-vector.
+    /// A step of one row: matrix-vector.
+    Single,
+    /// A step of a few rows: matrix-vector, some rows for each reading of the weights.
     Narrow,
     /// A step of many rows: tiles.
     Wide,
@@ -83,13 +85,15 @@ impl MatMul<'_> {
                 let grid = Grid::new(Extent::Fixed(items), rows(64));
                 dispatch(label, "matmul", sources, constants, &params, all_bindings, grid)
             } else {
-                // Several rows share a workgroup's weights in a wide step; the order of each sum stays the same.
+                // The order of each sum does not depend on the rows that share a workgroup.
                 let (per, text) = match width {
-                    Width::Narrow => (1, shader!("parts/rows_1.wgsl")),
-                    Width::Wide => (4, shader!("parts/rows_4.wgsl")),
+                    Width::Single => (1, shader!("parts/rows_1.wgsl")),
+                    Width::Narrow | Width::Wide => (4, shader!("parts/rows_4.wgsl")),
                 };
-                sources.extend([shader!("matvec.wgsl"), target.lanes(64), text]);
-                constants.push(("WG", 64.0));
+                // A lane for every eight of k, so that all loads are under way at once.
+                let wg = (k / 8).next_multiple_of(64).clamp(64, 256);
+                sources.extend([shader!("matvec.wgsl"), target.lanes(wg), text]);
+                constants.push(("WG", wg as f64));
                 let items = n.div_ceil(if self.epilogue == Epilogue::SwiGlu { 2 } else { 4 }) as u32;
                 dispatch(
                     label,

@@ -45,11 +45,12 @@ impl MlaAttend<'_> {
         assert_words(self.sums, (self.heads * spans * s.latent_quads() * 4) as u64, "mla_attend.sums");
         assert_words(self.weights, (self.heads * spans * 2) as u64, "mla_attend.weights");
         let shares = WG / s.latent_quads();
-        // As many heads at a time as workgroup memory holds queries and scores of, so that a row is read seldom.
-        let fixed = 16 * shares * s.latent_quads() + 4 * WG;
-        let each = 16 * s.row_quads() + 4 * WG;
+        // Eight heads at a time, so that a row is read seldom, where workgroup memory holds their queries.
+        let fixed = 16 * (2 * WG + 32 + WG);
+        let each = 16 * s.row_quads();
         let room = (target.limits.workgroup_memory as usize).saturating_sub(fixed) / each;
-        let heads = room.clamp(1, 8).min(self.heads);
+        assert!(room >= 4, "{label}: queries of {} do not fit into workgroup memory", 4 * s.row_quads());
+        let heads = if room >= 8 { 8 } else { 4 };
         let blocks = self.heads.div_ceil(heads) as u32;
         let params = [
             self.heads as u32,
@@ -71,7 +72,9 @@ impl MlaAttend<'_> {
             vec![shader!("mla_attend.wgsl"), s.source(), STEP],
             target.constants(vec![
                 ("HEADS", heads as f64),
+                ("HALVES", (heads / 4) as f64),
                 ("QUERY_QUADS", s.row_quads() as f64),
+                ("QUERY_WORDS", (heads * s.row_quads()) as f64),
                 ("LATENT_QUADS", s.latent_quads() as f64),
                 ("SHARES", shares as f64),
             ]),

@@ -6,7 +6,7 @@ use super::mla_query::{MlaHeads, whole};
 use super::{Matrix, STEP, Target, bindings, dispatch, shader};
 use crate::gpu::{Buffer, Dispatch, Extent, Grid};
 
-const WG: u32 = 64;
+const WG: usize = 256;
 
 /// `o[r, h] = Wv[g(h)] softmax-weighted latent`.
 #[derive(Debug)]
@@ -28,6 +28,7 @@ pub struct MlaCombine<'a> {
 impl MlaCombine<'_> {
     pub fn dispatch(&self, label: &str, target: Target) -> Dispatch {
         let (s, h) = (self.shape, self.heads);
+        assert!(s.latent_quads() <= WG, "{label}: a latent of {}", s.latent);
         assert!(h.heads * h.v <= self.o_stride, "{label}: rows of o are too short");
         let part = whole(self.kv_b, label, target);
         let params = [
@@ -35,16 +36,19 @@ impl MlaCombine<'_> {
             (h.heads / h.kv_heads) as u32,
             h.nope as u32,
             h.v as u32,
-            s.latent_quads() as u32,
             (self.kv_b.k_padded() / 8) as u32,
             self.span as u32,
-            MlaAttend::spans(s, self.span) as u32,
             self.o_stride as u32,
         ];
-        let mut constants =
-            target.constants(vec![("WG", f64::from(WG)), ("LATENT_QUADS_PADDED", (self.kv_b.k_padded() / 4) as f64)]);
+        let mut constants = target.constants(vec![
+            ("WG", WG as f64),
+            ("LATENT_QUADS", s.latent_quads() as f64),
+            ("LATENT_QUADS_PADDED", (self.kv_b.k_padded() / 4) as f64),
+            ("SHARES", (WG / s.latent_quads()) as f64),
+            ("SPANS", MlaAttend::spans(s, self.span) as f64),
+        ]);
         constants.extend(part.constants());
-        let mut sources = vec![shader!("mla_combine.wgsl"), STEP];
+        let mut sources = vec![shader!("mla_combine.wgsl"), STEP, target.lanes(WG)];
         sources.extend(part.sources());
         let mut all = bindings(self.step, &[self.sums, self.weights], &[self.o]);
         all.extend(part.bindings());

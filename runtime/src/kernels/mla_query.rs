@@ -4,7 +4,7 @@ use super::mla_latent::CacheShape;
 use super::{Matrix, STEP, Target, assert_words, bindings, dispatch, shader};
 use crate::gpu::{Buffer, Dispatch, Extent, Grid};
 
-const WG: u32 = 64;
+const WG: usize = 256;
 
 /// The heads of an MLA mixer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +39,7 @@ pub struct MlaQuery<'a> {
 impl MlaQuery<'_> {
     pub fn dispatch(&self, label: &str, target: Target) -> Dispatch {
         let (s, h) = (self.shape, self.heads);
+        assert!(s.latent_quads() <= WG, "{label}: a latent of {}", s.latent);
         assert!(h.heads * (h.nope + s.rope) <= self.q_stride, "{label}: rows of q are too short");
         assert_words(self.query, (4 * h.heads * s.row_quads()) as u64 * u64::from(target.max_rows), "mla_query.query");
         let part = whole(self.kv_b, label, target);
@@ -48,13 +49,16 @@ impl MlaQuery<'_> {
             h.nope as u32,
             s.rope as u32,
             (h.nope + h.v) as u32,
-            s.latent_quads() as u32,
             s.rope_quads() as u32,
             (self.kv_b.k_padded() / 4) as u32,
             self.q_stride as u32,
             self.scale.to_bits(),
         ];
-        let mut constants = target.constants(vec![("WG", f64::from(WG))]);
+        let mut constants = target.constants(vec![
+            ("WG", WG as f64),
+            ("LATENT_QUADS", s.latent_quads() as f64),
+            ("SHARES", (WG / s.latent_quads()) as f64),
+        ]);
         constants.extend(part.constants());
         let mut sources = vec![shader!("mla_query.wgsl"), shader!("parts/rope.wgsl"), STEP];
         sources.extend(part.sources());

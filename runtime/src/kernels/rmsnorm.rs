@@ -3,8 +3,8 @@
 use super::{STEP, Target, assert_words, bindings, dispatch, shader};
 use crate::gpu::{Buffer, Dispatch, Extent, Grid};
 
-/// Lanes of a workgroup, which owns a row.
-const WG: u32 = 256;
+/// Lanes of a workgroup, which owns a row, at most.
+const MOST_LANES: u32 = 512;
 
 /// A part of each row of a buffer.
 #[derive(Debug, Clone, Copy)]
@@ -42,7 +42,8 @@ impl RmsNorm<'_> {
         assert_words(self.weight, self.width as u64, "rmsnorm.weight");
         assert!(self.x.offset + self.width <= self.x.stride, "rmsnorm.x: the part ends outside of its row");
         assert!(self.y.offset + self.width <= self.y.stride, "rmsnorm.y: the part ends outside of its row");
-        let wg = WG.min(target.limits.invocations);
+        let most = MOST_LANES.min(target.limits.invocations) / 64 * 64;
+        let wg = (self.width as u32 / 4).next_multiple_of(64).clamp(64, most);
         let constants =
             target.constants(vec![("WG", f64::from(wg)), ("LOGIT_ROWS", f64::from(u8::from(self.logit_rows)))]);
         let params = [

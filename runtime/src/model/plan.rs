@@ -30,7 +30,7 @@ pub struct PlanOptions {
     pub context: u32,
     /// Rows of a step.
     pub max_rows: u32,
-    /// Steps of so many rows or fewer run the narrow list.
+    /// Steps of more than one row and at most so many run the narrow list.
     pub narrow_rows: u32,
     /// Rows of a step whose logits may be asked for.
     pub logit_rows: u32,
@@ -80,6 +80,7 @@ pub struct Plan {
     /// RoPE tables of each MLA layer; layers with one RoPE share a table.
     pub turns: Vec<(Buffer, Vec<[f32; 2]>)>,
     pub sample: SampleBuffers,
+    pub single: Lists,
     pub narrow: Lists,
     pub wide: Lists,
     pub sampling: Vec<Dispatch>,
@@ -187,7 +188,7 @@ impl Plan {
             );
             Lists { body, head: out, marks }
         };
-        let (narrow, wide) = (lists(Width::Narrow), lists(Width::Wide));
+        let (single, narrow, wide) = (lists(Width::Single), lists(Width::Narrow), lists(Width::Wide));
         let sampling = Sample {
             step: &work.step,
             logits: &work.logits.buffer,
@@ -196,7 +197,7 @@ impl Plan {
             buffers: &sample,
         }
         .dispatches("sample", target);
-        Ok(Self { options, tensors, work, state, request, turns, sample, narrow, wide, sampling })
+        Ok(Self { options, tensors, work, state, request, turns, sample, single, narrow, wide, sampling })
     }
 
     /// Every buffer of the plan, each once.
@@ -218,7 +219,7 @@ impl Plan {
 
     /// Dispatches of one decoded token, sampling included.
     pub fn dispatches_per_token(&self) -> DispatchCount {
-        let all = || self.narrow.body.iter().chain(&self.narrow.head).chain(&self.sampling);
+        let all = || self.single.body.iter().chain(&self.single.head).chain(&self.sampling);
         DispatchCount { total: all().count(), forced_by_limits: all().filter(|d| d.forced_by_limits).count() }
     }
 }

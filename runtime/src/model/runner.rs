@@ -3,7 +3,7 @@
 use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
 
-use super::plan::{Lists, Mark, Plan};
+use super::plan::{Lists, Mark, Plan, PlanOptions};
 use super::state::Carried;
 use super::tensors::Load;
 use super::work::Rows;
@@ -62,6 +62,7 @@ pub struct Taps {
 pub struct Model {
     gpu: Gpu,
     plan: Plan,
+    single: Programs,
     narrow: Programs,
     wide: Programs,
     sampling: Program,
@@ -123,11 +124,12 @@ impl Model {
             }
         }
         gpu.flush().await?;
+        let single = Programs::new(&gpu, &plan.single).await?;
         let narrow = Programs::new(&gpu, &plan.narrow).await?;
         let wide = Programs::new(&gpu, &plan.wide).await?;
         let sampling = gpu.compile(&plan.sampling).await?;
         let ring = Ring::new(plan.sample.sampled.size());
-        Ok(Self { gpu, plan, narrow, wide, sampling, last_request: Vec::new(), ring })
+        Ok(Self { gpu, plan, single, narrow, wide, sampling, last_request: Vec::new(), ring })
     }
 
     pub fn gpu(&self) -> &Gpu {
@@ -161,8 +163,9 @@ impl Model {
     /// When a row is outside of the plan (slot, position, token, number of rows): the engine checks before.
     pub fn submit(&mut self, step: &Step) -> Result<Ticket> {
         let shape = self.request(step);
-        let programs = if shape.rows <= self.plan.options.narrow_rows { &self.narrow } else { &self.wide };
-        let head = if shape.logit_rows <= self.plan.options.narrow_rows { &self.narrow.head } else { &self.wide.head };
+        // Fields, not methods: the ring is borrowed beside them.
+        let of = |rows| pick(rows, &self.plan.options, [&self.single, &self.narrow, &self.wide]);
+        let (programs, head) = (of(shape.rows), &of(shape.logit_rows).head);
         let mut runs = vec![(&programs.body, 0..programs.body.len()), (head, 0..head.len())];
         if step.rows.iter().any(|r| r.sample) {
             runs.push((&self.sampling, 0..self.sampling.len()));
@@ -234,16 +237,12 @@ impl Model {
         self.plan.narrow.body.iter().take_while(|d| d.kernel.name == "embed").count()
     }
 
-    fn is_narrow(&self, rows: u32) -> bool {
-        rows <= self.plan.options.narrow_rows
-    }
-
     fn head(&self, shape: StepShape) -> &Program {
-        if self.is_narrow(shape.logit_rows) { &self.narrow.head } else { &self.wide.head }
+        &pick(shape.logit_rows, &self.plan.options, [&self.single, &self.narrow, &self.wide]).head
     }
 
     fn programs(&self, shape: StepShape) -> &Programs {
-        if self.is_narrow(shape.rows) { &self.narrow } else { &self.wide }
+        pick(shape.rows, &self.plan.options, [&self.single, &self.narrow, &self.wide])
     }
 
     /// Writes the step's tables for the GPU, unless it has them, and tells the step's shape.
@@ -301,6 +300,15 @@ impl Model {
             self.last_request = table;
         }
         shape
+    }
+}
+
+/// The one of the widths single, narrow and wide for so many rows.
+fn pick<'a, T>(rows: u32, options: &PlanOptions, [single, narrow, wide]: [&'a T; 3]) -> &'a T {
+    match rows {
+        0..=1 => single,
+        _ if rows <= options.narrow_rows => narrow,
+        _ => wide,
     }
 }
 

@@ -17,8 +17,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 Examples:
   zebra chat
   zebra generate --prompt \"What is a zebra?\" --temperature 0
-  zebra info --model ./Zebra-Llama-1B-4MLA-12M2-DPO
-  zebra quantize ./Zebra-Llama-1B-4MLA-12M2-DPO ./zebra-1b-q4 --format q4
+  zebra info --model ./Zebra-Llama-1B-4MLA-12Mamba-DPO
+  zebra quantize ./Zebra-Llama-1B-4MLA-12Mamba-DPO ./zebra-1b-q4 --format q4
 
 Without --model the small model inside of the program is used. `zebra COMMAND --help` shows more."
 )]
@@ -128,7 +128,7 @@ pub struct SamplingArgs {
 #[command(after_help = "\
 Examples:
   zebra chat
-  zebra chat --model amd/Zebra-Llama-1B-4MLA-12M2-DPO --format q4
+  zebra chat --model amd/Zebra-Llama-1B-4MLA-12Mamba-DPO --format q4
   zebra chat --system \"Answer in one sentence.\" --temperature 0
   echo \"What is a zebra?\" | zebra chat
 
@@ -199,8 +199,8 @@ pub struct InfoArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  zebra quantize ./Zebra-Llama-1B-4MLA-12M2-DPO ./zebra-1b-q4 --format q4
-  zebra quantize amd/Zebra-Llama-1B-4MLA-12M2-DPO ./zebra-1b-q8 --format q8")]
+  zebra quantize ./Zebra-Llama-1B-4MLA-12Mamba-DPO ./zebra-1b-q4 --format q4
+  zebra quantize amd/Zebra-Llama-1B-4MLA-12Mamba-DPO ./zebra-1b-q8 --format q8")]
 pub struct QuantizeArgs {
     /// The checkpoint: a folder, or a model's name at the hub
     #[arg(value_name = "SRC")]
@@ -358,7 +358,7 @@ pub struct QuestionsArgs {
     after_help = "\
 Examples:
   zebra eval kld --model models/zebra-pocket --format q4 --reference models/zebra-pocket --chats tests/fixtures/pocket-questions.jsonl
-  zebra eval kld --model ./zebra-1b-q4 --reference ./Zebra-Llama-1B-4MLA-12M2-DPO --text book.txt --limit 4096
+  zebra eval kld --model ./zebra-1b-q4 --reference ./Zebra-Llama-1B-4MLA-12Mamba-DPO --text book.txt --limit 4096
 
 Each line of --chats is {\"messages\": […]} or {\"question\": \"…\", \"answer\": \"…\"}, put through the chat template."
 )]

@@ -5,6 +5,7 @@ mod input;
 
 use std::path::{Path, PathBuf};
 use std::process::exit;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use anyhow::{Context, bail};
@@ -118,13 +119,20 @@ impl Chat<'_> {
     /// Answers the last message; true when Ctrl-C stopped it.
     fn answer(&mut self) -> anyhow::Result<bool> {
         let seed = self.sampling.seed.map_or_else(answer::random_seed, |seed| seed.wrapping_add(self.attempt));
-        let options = answer::options(self.sampling, self.engine.defaults(), seed);
+        let stopped = || ON_CTRL_C.load(Ordering::SeqCst) == interrupt::STOPPING;
+        let mut options = answer::options(self.sampling, self.engine.defaults(), seed);
+        options.abort = Some(Rc::new(stopped));
         let ids = self.engine.encode_chat(&self.messages)?;
         ON_CTRL_C.store(interrupt::STOP, Ordering::SeqCst);
-        let stopped = || ON_CTRL_C.load(Ordering::SeqCst) == interrupt::STOPPING;
         let result = answer::stream(&mut self.engine, &ids, &options, &stopped, &mut output::text);
         ON_CTRL_C.store(interrupt::LEAVE, Ordering::SeqCst);
         output::text("\n")?;
+        if result.as_ref().is_err_and(|error| matches!(error.downcast_ref(), Some(Error::Aborted))) {
+            // Stopped while the message was read: as if it had not been sent.
+            self.messages.pop();
+            self.terminal.note("(stopped)");
+            return Ok(true);
+        }
         let answer = result?;
 
         let done = &answer.done;

@@ -98,7 +98,7 @@ fn context_that_fits(config: &ModelConfig, plan: &Plan, gpu: &Gpu) -> u64 {
     let room = limits.binding.min(limits.buffer) / u64::from(plan.options.slots);
     let row = plan.state.layers.iter().map(Carried::position_bytes).max().unwrap_or(0);
     let most = config.max_position_embeddings as u64;
-    if row == 0 { most } else { most.min(room / row) }
+    room.checked_div(row).map_or(most, |fits| most.min(fits))
 }
 
 fn description(a: &AdapterDescription) -> Value {

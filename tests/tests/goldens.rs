@@ -70,7 +70,7 @@ fn compare(what: &str, got: &[NamedTensor], expected: &BTreeMap<String, Values>,
                 if sd >= worst.0 {
                     worst = (sd, name.clone());
                 }
-                if !(sd <= tolerance) {
+                if sd.is_nan() || sd > tolerance {
                     return Err(format!("{what}: {name} is {sd:.2e} sd off, at most {tolerance:.0e}"));
                 }
             }

@@ -100,6 +100,8 @@ fn configurations() -> Vec<(String, ModelConfig)> {
 struct Shader {
     name: &'static str,
     source: String,
+    /// The same as Chrome wants it.
+    chrome: String,
     /// Values of the override constants, as bits: a set wants an order.
     constants: Vec<(&'static str, u64)>,
     /// Binding number and whether it is written.
@@ -110,7 +112,8 @@ impl Shader {
     fn of(dispatch: &Dispatch) -> Self {
         Self {
             name: dispatch.kernel.name,
-            source: dispatch.kernel.sources.join("\n"),
+            source: dispatch.kernel.text(false),
+            chrome: dispatch.kernel.text(true),
             constants: dispatch.kernel.constants.iter().map(|(name, value)| (*name, value.to_bits())).collect(),
             bindings: dispatch.bindings.iter().map(|b| (b.number, b.access == Access::ReadWrite)).collect(),
         }
@@ -120,13 +123,8 @@ impl Shader {
         self.constants.iter().map(|(name, bits)| ((*name).to_owned(), f64::from_bits(*bits)))
     }
 
-    /// For `tests/browser/tint.mjs`. Chrome asks for a directive where subgroup operations are used, which naga refuses.
+    /// For `tests/browser/tint.mjs`.
     fn for_tint(&self) -> Value {
-        let header = if self.source.contains("subgroup_") || self.source.contains("subgroupAdd") {
-            "enable subgroups;\n"
-        } else {
-            ""
-        };
         let mut bindings = vec![json!({"binding": 1, "type": "uniform"})];
         bindings.extend(self.bindings.iter().map(|(number, written)| {
             json!({"binding": number, "type": if *written { "storage" } else { "read-only-storage" }})
@@ -135,7 +133,7 @@ impl Shader {
             self.constants().map(|(name, value)| (name, json!(value))).collect();
         json!({
             "name": format!("{} {:?}", self.name, self.constants().collect::<Vec<_>>()),
-            "source": format!("{header}{}", self.source),
+            "source": self.chrome,
             "constants": constants,
             "bindings": bindings,
         })

@@ -279,7 +279,7 @@ fn worst(
         for (i, (g, e)) in g.iter().zip(e).enumerate() {
             let error = (f64::from(*g) - e).abs();
             // Written so that a NaN fails.
-            if !(error <= tolerance * rms) {
+            if error.is_nan() || error > tolerance * rms {
                 return Err(format!(
                     "{what}: block {b}, value {i}: {g}, {e} is expected; {:.1e} of its rms",
                     error / rms
@@ -436,7 +436,8 @@ fn faults_are_refused() {
             change(&mut other);
             judge(&m, &got, &ssm_chunk(&other))
         };
-        let faults: [(&str, &dyn Fn(&mut Inputs)); 7] = [
+        type Fault<'a> = (&'a str, &'a dyn Fn(&mut Inputs));
+        let faults: [Fault<'_>; 7] = [
             ("A is off by 1e-3", &|o| o.heads.iter_mut().for_each(|h| h[0] += 1e-3)),
             ("D of a head is off by 1e-4", &|o| o.heads[1][1] += 1e-4),
             ("dt_bias is off by 1e-3", &|o| o.heads[0][2] += 1e-3),

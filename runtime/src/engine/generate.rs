@@ -2,6 +2,7 @@
 //! one's sampler left it.
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 
 use super::snapshot::History;
 use super::{Engine, SamplingOptions};
@@ -14,8 +15,11 @@ use crate::{Error, Result};
 /// unfinished work; more only delay a stop.
 const IN_FLIGHT: usize = 4;
 
+/// Asked between the chunks of a prompt whether to give up.
+pub type Abort = Rc<dyn Fn() -> bool>;
+
 /// How to answer.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct GenerateOptions {
     pub sampling: SamplingOptions,
     /// Tokens to generate at most; what the context leaves when not given.
@@ -24,6 +28,8 @@ pub struct GenerateOptions {
     pub stop: Vec<String>,
     /// The checkpoint's end tokens do not end the answer.
     pub ignore_eos: bool,
+    /// Ends the reading of a long prompt with [`Error::Aborted`].
+    pub abort: Option<Abort>,
 }
 
 /// Why an answer ended.
@@ -111,7 +117,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`Error::Prompt`] when it is empty or holds an id outside of the vocabulary, [`Error::Context`] when it leaves no
-    /// room for an answer, [`Error::Option`] for sampling values out of range.
+    /// room for an answer, [`Error::Option`] for sampling values out of range, [`Error::Aborted`] as the options ask.
     pub async fn generate(&mut self, slot: usize, prompt: &[u32], options: &GenerateOptions) -> Result<Generation<'_>> {
         self.check(prompt, options)?;
         let last = prompt.len() - 1;
@@ -122,6 +128,9 @@ impl Engine {
         for (i, part) in prompt[cached..last].chunks(chunk).enumerate() {
             let first = cached + i * chunk;
             let rows = part.iter().enumerate().map(|(j, &id)| row(slot, Token::Id(id), first + j, false)).collect();
+            if options.abort.as_ref().is_some_and(|asked| asked()) {
+                return Err(Error::Aborted);
+            }
             // One chunk runs while the next is prepared; more would only delay a stop.
             if let Some(ticket) = waiting.replace(self.model.submit(&Step { rows })?) {
                 self.model.wait(ticket).await?;

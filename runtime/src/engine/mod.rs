@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 pub use crate::model::CacheFormat;
-pub use generate::{FinishReason, Finished, GenerateOptions, Generation, Piece};
+pub use generate::{Abort, FinishReason, Finished, GenerateOptions, Generation, Piece};
 pub use sampling::SamplingOptions;
 pub use snapshot::Snapshot;
 

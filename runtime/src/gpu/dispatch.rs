@@ -13,6 +13,15 @@ pub struct Kernel {
     pub constants: Vec<(&'static str, f64)>,
 }
 
+impl Kernel {
+    /// The joined text. Chrome asks for a directive where subgroup operations are used; naga, whose parser knows the
+    /// operations without it, refuses the directive.
+    pub fn text(&self, chrome: bool) -> String {
+        let joined = self.sources.join("\n");
+        if chrome && joined.contains("subgroupAdd") { format!("enable subgroups;\n{joined}") } else { joined }
+    }
+}
+
 /// How a shader declares a storage buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {

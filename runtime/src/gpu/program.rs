@@ -29,16 +29,22 @@ pub struct DispatchTime {
 
 /// Pipelines made so far: one for each distinct kernel with its bindings.
 #[derive(Default)]
-struct Pipelines(Vec<(Kernel, Vec<(u32, Access)>, wgpu::ComputePipeline)>);
+struct Pipelines(Vec<Made>);
+
+struct Made {
+    kernel: Kernel,
+    bindings: Vec<(u32, Access)>,
+    pipeline: wgpu::ComputePipeline,
+}
 
 impl Pipelines {
     async fn get(&mut self, gpu: &Gpu, dispatch: &Dispatch) -> Result<wgpu::ComputePipeline> {
         let shape: Vec<(u32, Access)> = dispatch.bindings.iter().map(|b| (b.number, b.access)).collect();
-        if let Some((.., pipeline)) = self.0.iter().find(|(k, s, _)| *k == dispatch.kernel && *s == shape) {
-            return Ok(pipeline.clone());
+        if let Some(made) = self.0.iter().find(|m| m.kernel == dispatch.kernel && m.bindings == shape) {
+            return Ok(made.pipeline.clone());
         }
         let pipeline = gpu.pipeline(&dispatch.kernel, &shape).await?;
-        self.0.push((dispatch.kernel.clone(), shape, pipeline.clone()));
+        self.0.push(Made { kernel: dispatch.kernel.clone(), bindings: shape, pipeline: pipeline.clone() });
         Ok(pipeline)
     }
 }
@@ -112,7 +118,7 @@ impl Gpu {
     async fn pipeline(&self, kernel: &Kernel, bindings: &[(u32, Access)]) -> Result<wgpu::ComputePipeline> {
         let device = self.device();
         let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
-        let source = kernel.sources.join("\n");
+        let source = kernel.text(cfg!(target_arch = "wasm32"));
         let descriptor =
             wgpu::ShaderModuleDescriptor { label: Some(kernel.name), source: wgpu::ShaderSource::Wgsl(source.into()) };
         // SAFETY: the checks that are switched off guard indices and loops of our own shaders, whose bounds come from

@@ -29,7 +29,10 @@ impl GatedNorm<'_> {
     /// When head_dim or a stride is no multiple of 4: the configuration refuses the one, the plan pads the other.
     pub fn dispatch(&self, label: &str, target: Target) -> Dispatch {
         let s = self.shape;
-        assert!(s.head_dim % 4 == 0 && self.in_stride % 4 == 0 && self.y_stride % 4 == 0, "{label}: no whole quads");
+        assert!(
+            s.head_dim.is_multiple_of(4) && self.in_stride.is_multiple_of(4) && self.y_stride.is_multiple_of(4),
+            "{label}: no whole quads"
+        );
         assert!(s.d_inner <= self.in_stride && s.d_inner <= self.y_stride, "{label}: rows are too short");
         assert_words(self.weight, s.d_inner as u64, "gated_norm.weight");
         let head_quads = s.head_dim / 4;

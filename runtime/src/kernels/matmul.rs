@@ -48,7 +48,10 @@ impl MatMul<'_> {
     /// When a SwiGLU weight would have to be cut: its gate and up halves must be bound together.
     pub fn dispatches(&self, label: &str, width: Width, target: Target) -> Vec<Dispatch> {
         let k = self.weight.k_padded();
-        assert!(self.x.stride % 32 == 0 && self.x.offset % 32 == 0, "{label}: x is not in whole groups of 32");
+        assert!(
+            self.x.stride.is_multiple_of(32) && self.x.offset.is_multiple_of(32),
+            "{label}: x is not in whole groups of 32"
+        );
         assert!(self.x.offset + k <= self.x.stride, "{label}: x has {} columns, k is {k}", self.x.stride);
         let outputs = if self.epilogue == Epilogue::SwiGlu { self.weight.n() / 2 } else { self.weight.n() };
         assert!(self.y.offset + outputs <= self.y.stride, "{label}: y has {} columns", self.y.stride);

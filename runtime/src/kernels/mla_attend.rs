@@ -40,7 +40,7 @@ impl MlaAttend<'_> {
     pub fn dispatch(&self, label: &str, target: Target) -> Dispatch {
         let s = self.shape;
         let spans = Self::spans(s, self.span);
-        assert!(self.span % WG == 0, "{label}: a span of {} positions", self.span);
+        assert!(self.span.is_multiple_of(WG), "{label}: a span of {} positions", self.span);
         assert!(s.latent <= MOST_LATENT, "{label}: a latent of {}", s.latent);
         assert_words(self.sums, (self.heads * spans * s.latent_quads() * 4) as u64, "mla_attend.sums");
         assert_words(self.weights, (self.heads * spans * 2) as u64, "mla_attend.weights");

@@ -66,7 +66,7 @@ impl Tiling {
         // Blocks of 16 rows were the fastest on an H100. Rows that one lane keeps share what it reads of B.
         let fits = |t: &Self| {
             let block = t.rows * t.keep;
-            block <= 16 && head_dim % block == 0 && quads % t.keep == 0 && t.memory <= MEMORY
+            block <= 16 && head_dim.is_multiple_of(block) && quads.is_multiple_of(t.keep) && t.memory <= MEMORY
         };
         [4, 2].map(with).into_iter().find(fits).unwrap_or_else(|| with(1))
     }
@@ -78,11 +78,14 @@ impl SsmChunk<'_> {
     pub fn dispatch(&self, label: &str, target: Target) -> Dispatch {
         let s = self.shape;
         let chunk = SsmScores::chunk(s.head_dim);
-        assert!(s.head_dim % 4 == 0 && s.head_dim <= 128, "{label}: head_dim {}", s.head_dim);
+        assert!(s.head_dim.is_multiple_of(4) && s.head_dim <= 128, "{label}: head_dim {}", s.head_dim);
         let tiling = Tiling::new(s.head_dim);
         assert!(tiling.memory <= MEMORY && tiling.outputs <= MOST_OUTPUTS, "{label}: {tiling:?}");
         assert!(s.d_inner <= self.y_stride && s.in_proj() <= self.in_stride, "{label}: rows are too short");
-        assert!(s.channels() <= self.u_stride && self.u_stride % 4 == 0, "{label}: rows of u are no whole quads");
+        assert!(
+            s.channels() <= self.u_stride && self.u_stride.is_multiple_of(4),
+            "{label}: rows of u are no whole quads"
+        );
         assert_words(self.scores, SsmScores::words(s, target.max_rows as usize) as u64, "ssm_chunk.scores");
         let block = tiling.rows * tiling.keep;
         let blocks = s.head_dim / block;

@@ -33,7 +33,7 @@ pub struct SsmScan<'a> {
 /// Lanes that share one row of a head's state: at most four, so that each holds whole quads.
 pub(crate) fn lanes_per_row(head_dim: usize) -> usize {
     let quads = head_dim / 4;
-    (1..=4).rev().find(|l| quads % l == 0 && head_dim * l <= 256).unwrap_or(1)
+    (1..=4).rev().find(|l| quads.is_multiple_of(*l) && head_dim * l <= 256).unwrap_or(1)
 }
 
 impl SsmScan<'_> {
@@ -41,7 +41,7 @@ impl SsmScan<'_> {
     /// divides among the lanes.
     pub fn supports(head_dim: usize) -> bool {
         let quads = head_dim / 4;
-        head_dim > 0 && head_dim % 4 == 0 && head_dim <= 128 && quads / lanes_per_row(head_dim) <= MOST_QUADS
+        head_dim > 0 && head_dim.is_multiple_of(4) && head_dim <= 128 && quads / lanes_per_row(head_dim) <= MOST_QUADS
     }
 
     /// # Panics

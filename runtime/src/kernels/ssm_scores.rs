@@ -42,7 +42,10 @@ impl SsmScores<'_> {
     pub fn dispatch(&self, label: &str, target: Target) -> Dispatch {
         let s = self.shape;
         let chunk = Self::chunk(s.head_dim);
-        assert!(s.head_dim % 4 == 0 && self.u_stride % 4 == 0, "{label}: rows of u are no whole quads");
+        assert!(
+            s.head_dim.is_multiple_of(4) && self.u_stride.is_multiple_of(4),
+            "{label}: rows of u are no whole quads"
+        );
         assert!(s.in_proj() <= self.in_stride && s.channels() <= self.u_stride, "{label}: rows are too short");
         assert_words(self.heads, 4 * s.heads as u64, "ssm_scores.heads");
         assert_words(self.scores, Self::words(s, target.max_rows as usize) as u64, "ssm_scores.scores");

@@ -86,9 +86,10 @@ pub struct Plan {
     pub sampling: Vec<Dispatch>,
 }
 
+/// A layer's mixer; of MLA with the RoPE table it uses.
 enum Mixer {
-    Mla(Mla, Buffer),
-    Mamba2(Mamba2),
+    Mla(Box<Mla>, Buffer),
+    Mamba2(Box<Mamba2>),
 }
 
 struct LayerPlan {
@@ -121,10 +122,11 @@ impl Plan {
                         Layer::Mla(m) => {
                             let table = rope::turns(&m.rope.inv_freq, m.rope.attention_scale, options.context as usize);
                             let buffer = shared_table(&mut turns, table);
-                            Mixer::Mla(Mla::new(m, &options, hidden, &format!("{prefix}mla."), &mut tensors), buffer)
+                            let mla = Mla::new(m, &options, hidden, &format!("{prefix}mla."), &mut tensors);
+                            Mixer::Mla(Box::new(mla), buffer)
                         }
                         Layer::Mamba2(m) => {
-                            Mixer::Mamba2(Mamba2::new(m, hidden, &format!("{prefix}mamba."), &mut tensors))
+                            Mixer::Mamba2(Box::new(Mamba2::new(m, hidden, &format!("{prefix}mamba."), &mut tensors)))
                         }
                     },
                     post_norm: norm(&mut tensors, "post_attention_layernorm.weight"),

@@ -355,7 +355,7 @@ impl MatrixSink for Into<'_, '_> {
             if let Some(scales) = self.matrix.scales() {
                 let row = Matrix::scale_bytes(self.matrix.format(), self.matrix.k());
                 let offset = first as u64 * row;
-                if offset % 4 != 0 || chunk.scales.len() % 4 != 0 {
+                if !offset.is_multiple_of(4) || !chunk.scales.len().is_multiple_of(4) {
                     return Err(Error::Gpu {
                         what: self.matrix.label().into(),
                         reason: format!("scales at byte {offset} are not in whole words"),

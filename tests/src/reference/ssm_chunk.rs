@@ -99,8 +99,8 @@ pub fn ssm_chunk(inputs: &Inputs) -> Outputs {
                 let gates = zxbcdt[head * p..][..p].iter().map(|z| f64::from(*z) / (1.0 + (-f64::from(*z)).exp()));
                 let gated: Vec<f64> = y.iter().zip(gates).map(|(y, g)| y * g).collect();
                 let mean = gated.iter().map(|v| v * v).sum::<f64>() / p as f64;
-                for i in 0..p {
-                    let norm = gated[i] / (mean + f64::from(inputs.eps)).sqrt();
+                for (i, gated) in gated.iter().enumerate() {
+                    let norm = gated / (mean + f64::from(inputs.eps)).sqrt();
                     out.gated[r * d + head * p + i] = norm * f64::from(inputs.weight[head * p + i]);
                 }
             }

@@ -99,10 +99,8 @@ impl FolderFiles {
         for entry in self.folder.read_dir().map_err(fail)? {
             let entry = entry.map_err(fail)?;
             // Through links, because hub snapshots are made of them. A name that is not UTF-8 is no checkpoint's file.
-            if entry.path().is_file()
-                && let Ok(name) = entry.file_name().into_string()
-            {
-                names.push(name);
+            if entry.path().is_file() {
+                names.extend(entry.file_name().into_string().ok());
             }
         }
         names.sort();

@@ -306,3 +306,22 @@ fn an_answer_left_in_the_middle_leaves_no_trace() {
     assert_eq!((stopped.ids.len(), stopped.finish_reason), (1, FinishReason::Aborted));
     assert_eq!(answer(&mut engine, 0, Some(&prompt), &drawn(16)).ids, whole.ids);
 }
+
+#[test]
+fn what_a_plan_counts_is_what_is_allocated() {
+    let gpu = gpu();
+    let files = tiny("tiny-lnorm");
+    for preset in Preset::ALL {
+        let load = LoadOptions { preset: Some(preset), slots: 3, ..LoadOptions::default() };
+        let planned = {
+            let checkpoint = block_on(zebra_runtime::weights::Checkpoint::open(&*files)).expect("it opens");
+            load.plan(&checkpoint, &gpu).expect("a plan").bytes()
+        };
+        let engine = block_on(Engine::load(&*files, self::gpu(), &load, &mut |_| {})).expect("it loads");
+        let allocated = engine.model().gpu().allocated();
+        for (purpose, bytes) in &planned {
+            assert_eq!(allocated.get(purpose).copied().unwrap_or(0), *bytes, "{preset}: {}", purpose.name());
+        }
+        println!("{preset}: {} bytes planned and allocated", planned.iter().map(|(_, b)| b).sum::<u64>());
+    }
+}

@@ -39,7 +39,7 @@ impl Default for Case {
             k: 64,
             rows: 1,
             epilogue: Epilogue::Store,
-            width: Width::Narrow,
+            width: Width::Single,
             plain: false,
             subgroups: false,
             cut: Cut::Whole,
@@ -193,7 +193,7 @@ fn matvec_many_rows() {
         for (i, rows) in [1, 3, 4, 5, 8, 63, 64, 65].into_iter().enumerate() {
             let case = varied(5 * i, 9, 96, rows);
             cases.push(Case { width: Width::Wide, plain: true, subgroups, ..case });
-            cases.push(Case { subgroups, ..varied(5 * i + 1, 9, 96, rows) });
+            cases.push(Case { width: Width::Narrow, subgroups, ..varied(5 * i + 1, 9, 96, rows) });
         }
     }
     table("matvec, many rows", cases, run);
@@ -339,7 +339,7 @@ fn plain_sums_do_not_depend_on_the_number_of_rows() {
                 let data = Data::new(&wide);
                 let many = data.got(gpu, &wide).expect("wide");
                 for r in 0..wide.rows {
-                    let narrow = Case { rows: 1, width: Width::Narrow, ..wide };
+                    let narrow = Case { rows: 1, width: Width::Single, ..wide };
                     let one = Data {
                         x: data.x[r * data.x_stride..][..data.x_stride].to_vec(),
                         y: data.y[r * data.y_stride..][..data.y_stride].to_vec(),

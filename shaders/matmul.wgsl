@@ -7,20 +7,6 @@
 const TILE: u32 = 64u;
 const QUADS: u32 = 16u;   // of a tile
 
-struct Params {
-    n: u32,            // outputs: rows of W, in SWIGLU half of them
-    k_octs: u32,       // k / 8, k padded to groups of 32
-    x_stride: u32,     // in quads
-    x_offset: u32,     // in quads
-    y_stride: u32,
-    y_offset: u32,     // of this part of W, where an adapter's limits cut it
-    counter: u32,      // which of the step's counts is the number of rows: 0 rows, 2 logit rows
-}
-
-@group(0) @binding(1) var<uniform> params: Params;
-@group(0) @binding(2) var<storage, read> x: array<vec4<f32>>;          // [rows, x_stride]
-@group(0) @binding(3) var<storage, read_write> y: array<f32>;          // [rows, y_stride]
-
 var<workgroup> tile_x: array<vec4<f32>, 512>; // [32 k, 16 quads of rows]
 var<workgroup> tile_w: array<vec4<f32>, 512>; // [32 k, 16 quads of outputs]
 
@@ -118,8 +104,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) groups: 
         let r = r0 + ty * 8u + i;
         if (r < rows) {
             if (EPILOGUE == SWIGLU) {
-                let g = low[i];
-                store_quad(r, item * 32u + tx * 4u, g / (1.0 + exp(-g)) * high[i]);
+                store_quad(r, item * 32u + tx * 4u, silu4(low[i]) * high[i]);
             } else {
                 store_quad(r, item * TILE + tx * 8u, low[i]);
                 store_quad(r, item * TILE + tx * 8u + 4u, high[i]);

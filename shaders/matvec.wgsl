@@ -3,20 +3,6 @@
 // One workgroup owns four outputs and ROWS rows. A lane takes every WG-th eight of k for all of them; then the lanes
 // are summed. The order of a sum does not depend on how many rows the step has.
 
-struct Params {
-    n: u32,            // outputs: rows of W, in SWIGLU half of them
-    k_octs: u32,       // k / 8, k padded to groups of 32
-    x_stride: u32,     // in quads
-    x_offset: u32,     // in quads
-    y_stride: u32,
-    y_offset: u32,     // of this part of W, where an adapter's limits cut it
-    counter: u32,      // which of the step's counts is the number of rows: 0 rows, 2 logit rows
-}
-
-@group(0) @binding(1) var<uniform> params: Params;
-@group(0) @binding(2) var<storage, read> x: array<vec4<f32>>;          // [rows, x_stride]
-@group(0) @binding(3) var<storage, read_write> y: array<f32>;          // [rows, y_stride]
-
 // Row of W that is sum j of an item. The last item may hang over: it reads a row that exists and stores nothing.
 fn output_row(item: u32, j: u32) -> u32 {
     if (EPILOGUE == SWIGLU) {

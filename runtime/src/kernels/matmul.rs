@@ -77,7 +77,7 @@ impl MatMul<'_> {
             ];
             let mut constants = target.constants(vec![("EPILOGUE", f64::from(self.epilogue as u8))]);
             constants.extend(part.constants());
-            let mut sources = vec![STEP, shader!("parts/epilogue.wgsl")];
+            let mut sources = vec![STEP, shader!("parts/product.wgsl")];
             sources.extend(part.sources());
             let mut all_bindings = bindings(self.step, &[self.x.buffer], &[self.y.buffer]);
             all_bindings.extend(part.bindings());

@@ -129,16 +129,16 @@ impl Matrix {
 
 impl Part<'_> {
     /// The shader parts that read it.
-    pub(crate) fn sources(&self) -> [&'static str; 2] {
+    pub(crate) fn sources(&self) -> Vec<&'static str> {
         let pieces =
             if self.pieces.len() == 1 { shader!("parts/pieces_1.wgsl") } else { shader!("parts/pieces_4.wgsl") };
-        let format = match self.matrix.format {
-            WeightFormat::F32 => shader!("parts/weight_f32.wgsl"),
-            WeightFormat::F16 => shader!("parts/weight_f16.wgsl"),
-            WeightFormat::Q8 => shader!("parts/weight_q8.wgsl"),
-            WeightFormat::Q4 => shader!("parts/weight_q4.wgsl"),
-        };
-        [pieces, format]
+        let scales = shader!("parts/scales.wgsl");
+        match self.matrix.format {
+            WeightFormat::F32 => vec![pieces, shader!("parts/weight_f32.wgsl")],
+            WeightFormat::F16 => vec![pieces, shader!("parts/weight_f16.wgsl")],
+            WeightFormat::Q8 => vec![pieces, scales, shader!("parts/weight_q8.wgsl")],
+            WeightFormat::Q4 => vec![pieces, scales, shader!("parts/weight_q4.wgsl")],
+        }
     }
 
     /// The constants they need.

@@ -1,0 +1,25 @@
+// What matvec.wgsl and matmul.wgsl share: parameters, bindings, and what becomes of the sums.
+//
+// STORE: y = sum. ADD: y += sum (the residual). SWIGLU: W is [gate; up], y = silu(gate) * up, half as many outputs.
+
+struct Params {
+    n: u32,            // outputs: rows of W, in SWIGLU half of them
+    k_octs: u32,       // k / 8, k padded to groups of 32
+    x_stride: u32,     // in quads
+    x_offset: u32,     // in quads
+    y_stride: u32,
+    y_offset: u32,     // of this part of W, where an adapter's limits cut it
+    counter: u32,      // which of the step's counts is the number of rows: 0 rows, 2 logit rows
+}
+
+@group(0) @binding(1) var<uniform> params: Params;
+@group(0) @binding(2) var<storage, read> x: array<vec4<f32>>;          // [rows, x_stride]
+@group(0) @binding(3) var<storage, read_write> y: array<f32>;          // [rows, y_stride]
+
+const STORE: u32 = 0u;
+const ADD: u32 = 1u;
+const SWIGLU: u32 = 2u;
+override EPILOGUE: u32 = 0u;
+
+fn silu(v: f32) -> f32 { return v / (1.0 + exp(-v)); }
+fn silu4(v: vec4<f32>) -> vec4<f32> { return v / (1.0 + exp(-v)); }

@@ -22,7 +22,7 @@ step "lints"
 cargo clippy --workspace --all-targets -- -D warnings
 
 step "tests"
-cargo test --workspace
+cargo test --workspace --no-fail-fast
 
 step "wasm32"
 (

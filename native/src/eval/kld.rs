@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use pollster::block_on;
-use zebra_runtime::engine::{Engine, LoadOptions};
+use zebra_runtime::engine::{CacheFormat, Engine, LoadOptions};
 use zebra_runtime::model::{Row, Step, Token};
 use zebra_runtime::text::{Message, encode_chat};
 
@@ -26,7 +26,9 @@ pub fn run(args: &KldArgs, adapter: Option<&str>) -> Result<()> {
         snapshot_budget: 0,
         ..load::options(&args.model, 1)
     };
-    let reference = LoadOptions { preset: Some(args.reference_format.into()), ..options.clone() };
+    // The cache is the model's own choice; the reference's loses nothing.
+    let reference =
+        LoadOptions { preset: Some(args.reference_format.into()), cache: CacheFormat::F32, ..options.clone() };
     let Loaded { mut engine, .. } = load::model(Some(&args.reference), adapter, &reference, &terminal)?;
     let texts = texts(args, &engine)?;
     let positions: usize = texts.iter().map(Vec::len).sum();

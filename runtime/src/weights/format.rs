@@ -325,7 +325,11 @@ fn q4_code(value: f32, inverse: f32) -> f32 {
     round(clamp(value * inverse, -8.0, 7.0))
 }
 
-/// Σ code * value and Σ code² for the codes of a scale: what least squares needs.
+/// Σ |value| code value and Σ |value| code² for the codes of a scale: what least squares needs when an error counts by the
+/// size of its weight.
+///
+/// Large weights carry most of an output. On the pocket model (first 100 questions, KL divergence from f32; greedy chats of
+/// 16 that stay the same): every error alike 0.0201 and 10, by |w| 0.0181 and 14, by w² 0.0177 and 10.
 #[inline(always)]
 fn q4_moments(group: &[f32; GROUP], inverse: f32) -> (f32, f32) {
     let mut with_value = [0f32; 8];
@@ -333,8 +337,9 @@ fn q4_moments(group: &[f32; GROUP], inverse: f32) -> (f32, f32) {
     for eight in group.chunks_exact(8) {
         for lane in 0..8 {
             let code = q4_code(eight[lane], inverse);
-            with_value[lane] += code * eight[lane];
-            with_self[lane] += code * code;
+            let size = eight[lane].abs();
+            with_value[lane] += size * code * eight[lane];
+            with_self[lane] += size * code * code;
         }
     }
     (sum_lanes(with_value), sum_lanes(with_self))
@@ -346,12 +351,12 @@ fn sum_lanes(lanes: [f32; 8]) -> f32 {
     (four[0] + four[2]) + (four[1] + four[3])
 }
 
-/// Where the extreme of a group may fall, in codes: negative on the side that has eight steps. On normally distributed
-/// weights these leave a relative error of 0.0810; the maximum alone leaves 0.0832, and ten times as many 0.0808.
+/// Where the extreme of a group may fall, in codes: negative on the side that has eight steps. Ten times as many leave
+/// hardly less error.
 const Q4_CANDIDATES: [f32; 8] = [-8.0, -7.5, -7.0, -8.5, -9.0, 7.0, 6.5, 7.5];
 
-/// Finds the scale of least squared error: of each candidate's codes the best scale is known (least squares), and with
-/// it how much of the group's energy they explain. The best is refitted with its scale rounded to f16.
+/// Finds the scale of least squared error, weighted as [`q4_moments`] says: of each candidate's codes the best scale is known (least squares), and with
+/// it how much of the group they explain. The best is refitted with its scale rounded to f16.
 fn encode_q4(group: &[f32; GROUP], codes: &mut [u8]) -> f16 {
     let extreme = extreme(group);
     let mut best = (0.0, f16::ZERO);

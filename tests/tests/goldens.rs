@@ -90,7 +90,7 @@ fn f32_probe(files: &TestFolder, prompt: &[u32], decode: usize, chunk: usize, pl
 
 #[test]
 fn tiny_checkpoints_equal_pytorch_however_the_prompt_is_cut() {
-    for name in ["tiny-gqa", "tiny-mha", "tiny-lnorm"] {
+    for name in ["tiny-gqa", "tiny-mha", "tiny-lnorm", "tiny-rkbc", "tiny-dynrank"] {
         let folder = root().join("fixtures").join(name);
         let expected = fixture(&folder.join("expected.safetensors"));
         let files = TestFolder::open(&folder);

@@ -328,8 +328,8 @@ fn q4_code(value: f32, inverse: f32) -> f32 {
 /// Σ |value| code value and Σ |value| code² for the codes of a scale: what least squares needs when an error counts by the
 /// size of its weight.
 ///
-/// Large weights carry most of an output. On the pocket model (first 100 questions, KL divergence from f32; greedy chats of
-/// 16 that stay the same): every error alike 0.0201 and 10, by |w| 0.0181 and 14, by w² 0.0177 and 10.
+/// Large weights carry most of an output. On the pocket model, every error alike and errors by |w|: greedy chats of 16 that
+/// stay the same 10 and 14, exact answers of 200 questions 176 and 177, KL divergence from f32 on them 0.0181 and 0.0188.
 #[inline(always)]
 fn q4_moments(group: &[f32; GROUP], inverse: f32) -> (f32, f32) {
     let mut with_value = [0f32; 8];

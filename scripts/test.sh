@@ -25,7 +25,7 @@ step "lints"
 cargo clippy --workspace --all-targets -- -D warnings
 
 step "tests"
-cargo test --workspace --no-fail-fast
+cargo test --workspace --no-fail-fast -- --show-output
 
 step "wasm32"
 (

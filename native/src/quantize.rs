@@ -129,7 +129,7 @@ mod tests {
         // q8 codes are no source for q4, and the refusal leaves nothing.
         let again = parent.path().join("q4");
         let error = quantize(&out, &again, Preset::Q4, &mut |_, _| {}).expect_err("it is quantized").to_string();
-        assert!(error.contains("--format") && error.contains("q8"), "{error}");
+        assert!(error.contains("format") && error.contains("q8"), "{error}");
         assert_eq!(fs::read_dir(parent.path()).expect("readable").count(), 1);
     }
 

@@ -123,7 +123,7 @@ impl<'a> Checkpoint<'a> {
     pub fn preset(&self, asked: Option<Preset>, default: Preset) -> Result<Preset> {
         match (self.stored, asked) {
             (Some(stored @ (Preset::Q8 | Preset::Q4)), Some(asked)) if stored != asked => Err(Error::Option {
-                name: "--format".into(),
+                name: "format".into(),
                 expected: format!("{stored}, as {} is quantized, or the plain checkpoint", self.files.describe()),
                 found: asked.to_string(),
             }),
@@ -164,7 +164,7 @@ impl<'a> Checkpoint<'a> {
                 self.copy(name, words, scales, [n, k], format, sink).await
             }
             Stored::Quantized { format: stored, .. } => Err(Error::Option {
-                name: "--format".into(),
+                name: "format".into(),
                 expected: format!("{stored} for \"{name}\", as it is stored, or the plain checkpoint"),
                 found: format.to_string(),
             }),

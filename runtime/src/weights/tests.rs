@@ -772,12 +772,12 @@ fn quantized_folders_run_in_their_format_only() {
     let q4 = quantized(&Folder::tiny(), Preset::Q4);
     let files = q4.memory();
     let checkpoint = block_on(Checkpoint::open(&files)).unwrap();
-    assert_says(&checkpoint.preset(Some(Preset::Q8), Preset::Q8).unwrap_err().to_string(), &["--format", "q4", "q8"]);
+    assert_says(&checkpoint.preset(Some(Preset::Q8), Preset::Q8).unwrap_err().to_string(), &["format", "q4", "q8"]);
     let Err(error) = read_matrix(&checkpoint, "lm_head.weight", 97, 64, WeightFormat::F16) else {
         panic!("q8 codes were read as f16")
     };
     assert!(matches!(error, Error::Option { .. }));
-    assert_says(&error.to_string(), &["--format", "q8", "lm_head.weight", "f16"]);
+    assert_says(&error.to_string(), &["format", "q8", "lm_head.weight", "f16"]);
     assert!(block_on(quantize(&checkpoint, Preset::Q8, &mut Written::default(), &mut |_, _| {})).is_err());
 
     // f16 loses nothing that matters: it may be quantized further.

@@ -90,8 +90,13 @@ impl Default for LoadOptions {
 impl LoadOptions {
     /// The plan of a model on an adapter: what [`Engine::load`] makes, and what can be counted and sized without it.
     pub fn plan(&self, checkpoint: &Checkpoint<'_>, gpu: &Gpu) -> Result<Plan> {
+        self.plan_within(checkpoint, gpu, gpu.limits())
+    }
+
+    /// The plan under other limits than the adapter's: what would be needed where they do not suffice.
+    pub fn plan_within(&self, checkpoint: &Checkpoint<'_>, gpu: &Gpu, limits: Limits) -> Result<Plan> {
         let config = checkpoint.config();
-        Plan::new(config, self.plan_options(config, checkpoint.stored(), gpu)?, gpu.limits())
+        Plan::new(config, self.plan_options(config, checkpoint.stored(), gpu)?, limits)
     }
 
     fn plan_options(&self, config: &ModelConfig, stored: Option<Preset>, gpu: &Gpu) -> Result<PlanOptions> {

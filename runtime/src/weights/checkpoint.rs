@@ -103,6 +103,11 @@ impl<'a> Checkpoint<'a> {
         &self.config
     }
 
+    /// The names of the files that hold tensors.
+    pub fn weight_files(&self) -> &[String] {
+        &self.file_names
+    }
+
     /// The preset of a folder that `zebra quantize` wrote, `None` for a plain checkpoint.
     pub fn stored(&self) -> Option<Preset> {
         self.stored

@@ -12,6 +12,7 @@ import {
   requireNumber,
   requirePositiveInteger,
   requireString,
+  requireUnsigned,
 } from "./validate.js";
 import type { GenerateRequest, Prompt } from "./worker/protocol.js";
 
@@ -118,9 +119,9 @@ function checkCommon(fields: Fields, prompt: Prompt, logprobs: number | undefine
     max_tokens: limit ?? optional("max_tokens", fields, requirePositiveInteger),
     temperature: optional("temperature", fields, requireNumber),
     top_p: optional("top_p", fields, requireNumber),
-    top_k: optional("top_k", fields, requireInteger),
+    top_k: optional("top_k", fields, requireUnsigned),
     min_p: optional("min_p", fields, requireNumber),
-    seed: optional("seed", fields, requireInteger),
+    seed: optional("seed", fields, requireUnsigned),
     presence_penalty: optional("presence_penalty", fields, requireNumber),
     frequency_penalty: optional("frequency_penalty", fields, requireNumber),
     repetition_penalty: optional("repetition_penalty", fields, requireNumber),
@@ -231,10 +232,7 @@ function checkPrompt(value: unknown): Prompt {
     return checkPrompt(first);
   }
   return {
-    ids: value.map((id: unknown, index) => {
-      const path = `prompt[${index}]`;
-      return requireInteger(path, id) < 0 ? refuse(path, "a token id", id) : requireInteger(path, id);
-    }),
+    ids: value.map((id: unknown, index) => requireUnsigned(`prompt[${index}]`, id)),
   };
 }
 
@@ -256,9 +254,7 @@ function requireStops(path: string, value: unknown): string[] {
 
 function requireBias(path: string, value: unknown): [number, number][] {
   return Object.entries(record(path, value)).map(([id, bias]) => {
-    if (!/^\d+$/.test(id)) {
-      refuse(path, "token ids as keys", id);
-    }
-    return [Number(id), requireNumber(`${path}["${id}"]`, bias)];
+    const key = /^\d+$/.test(id) ? Number(id) : refuse(path, "token ids as keys", id);
+    return [requireUnsigned(path, key), requireNumber(`${path}["${id}"]`, bias)];
   });
 }

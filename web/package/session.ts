@@ -110,7 +110,7 @@ export class ChatSession implements Session {
     if (read) {
       return read;
     }
-    return this.#messages.length === 0 ? new Uint32Array() : this.#engine.client.call("encodeChat", this.#messages);
+    return this.#messages.length === 0 ? new Uint32Array() : this.#engine.client.call("encodeChat", [...this.#messages]);
   }
 
   dispose(): void {

@@ -49,6 +49,12 @@ export function requireInteger(path: string, value: unknown): number {
   return Number.isSafeInteger(value) ? (value as number) : refuse(path, "a whole number", value);
 }
 
+/** What the runtime holds in 32 bits: ids, seeds, counts. */
+export function requireUnsigned(path: string, value: unknown): number {
+  const number = requireInteger(path, value);
+  return number >= 0 && number <= 0xffffffff ? number : refuse(path, "a whole number from 0 to 4294967295", value);
+}
+
 export function requirePositiveInteger(path: string, value: unknown): number {
   const number = requireInteger(path, value);
   return number > 0 ? number : refuse(path, "a whole number above 0", value);

@@ -2,8 +2,13 @@
 // and a call can be aborted, which is why this is not one of the libraries that make a worker look like an object.
 
 import type { ErrorData } from "../errors.js";
-import type { Message } from "../openai.js";
 import type { CacheFormat, Estimate, Format, MemoryUse, ModelInfo, Progress, StoredModel } from "../types.js";
+
+/** OpenAI's message, with its text as one string. */
+export interface Message {
+  readonly role: "system" | "user" | "assistant";
+  readonly content: string;
+}
 
 /** `LoadOptions` without what cannot be posted. */
 export interface LoadArgument {
@@ -19,9 +24,9 @@ export interface LoadArgument {
 }
 
 export type Prompt =
-  | { readonly messages: readonly Message[] }
+  | { readonly messages: Message[] }
   | { readonly text: string }
-  | { readonly ids: readonly number[] };
+  | { readonly ids: number[] };
 
 /** One answer, in the runtime's words. */
 export interface GenerateRequest {
@@ -32,10 +37,10 @@ export interface GenerateRequest {
   readonly top_k?: number;
   readonly min_p?: number;
   readonly seed?: number;
-  readonly stop?: readonly string[];
+  readonly stop?: string[];
   /** How many likeliest tokens each piece tells of; without it pieces have no probabilities. */
   readonly logprobs?: number;
-  readonly logit_bias?: readonly (readonly [id: number, bias: number])[];
+  readonly logit_bias?: [id: number, bias: number][];
   readonly presence_penalty?: number;
   readonly frequency_penalty?: number;
   readonly repetition_penalty?: number;
@@ -83,7 +88,7 @@ export interface Calls {
   deleteModel: { argument: string; event: never; result: null };
   generate: { argument: GenerateRequest; event: GenerateEvent; result: Answer };
   tokenize: { argument: { readonly text: string; readonly special: boolean }; event: never; result: Uint32Array };
-  encodeChat: { argument: readonly Message[]; event: never; result: Uint32Array };
+  encodeChat: { argument: Message[]; event: never; result: Uint32Array };
   detokenize: { argument: Uint32Array; event: never; result: string };
   memory: { argument: null; event: never; result: MemoryUse };
   /** The id of a snapshot of this state; null when the model's state has moved on. */

@@ -104,7 +104,7 @@ async function buildWasm() {
 }
 
 async function buildPackage() {
-  await mkdir(dist, { recursive: true });
+  await rm(dist, { recursive: true, force: true });
   await build({
     entryPoints: { index: join(web, "package", "index.ts"), worker: join(web, "package", "worker", "worker.ts") },
     outdir: dist,

@@ -87,8 +87,9 @@ export async function estimateModel(argument: LoadArgument, loading: Loading): P
   await instantiate();
   const model = await openSource(argument, loading);
   try {
-    const { files: _files, ...estimated } = await estimate(model, doorOptions(argument, adapter));
-    return { ...estimated, download: await model.missing() };
+    const { gpu, format, context, parameters, fits, why } = await estimate(model, doorOptions(argument, adapter));
+    const download = await model.missing();
+    return { download, gpu, format, context, parameters, fits, ...(why && { why }) };
   } finally {
     await model.close();
   }

@@ -1,0 +1,61 @@
+// The tiny checkpoints of tests/fixtures, served: with a tokenizer of words and a chat template, which they lack.
+
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+const fixtures = fileURLToPath(new URL("../fixtures", import.meta.url));
+const VOCAB = 97;
+
+/** Token i is the word "ti". Roles begin with t90, t91, t92, and messages end with t93. */
+const tokenizer = {
+  version: "1.0",
+  truncation: null,
+  padding: null,
+  added_tokens: [],
+  normalizer: null,
+  pre_tokenizer: { type: "Whitespace" },
+  post_processor: null,
+  decoder: null,
+  model: {
+    type: "WordLevel",
+    vocab: Object.fromEntries(Array.from({ length: VOCAB }, (_, id) => [`t${id}`, id])),
+    unk_token: "t0",
+  },
+};
+const template =
+  "{% for m in messages %}{{ {'user': 't90', 'assistant': 't91', 'system': 't92'}[m.role] }} {{ m.content }} t93 " +
+  "{% endfor %}{% if add_generation_prompt %}t91 {% endif %}";
+
+/** The files of `tests/fixtures/tiny-NAME` by name. */
+export function tinyFiles(name) {
+  const read = (file) => readFileSync(join(fixtures, `tiny-${name}`, file));
+  return {
+    "config.json": read("config.json"),
+    "hybrid_config.json": read("hybrid_config.json"),
+    "model.safetensors": read("model.safetensors"),
+    "tokenizer.json": Buffer.from(JSON.stringify(tokenizer)),
+    "tokenizer_config.json": Buffer.from(JSON.stringify({ chat_template: template })),
+  };
+}
+
+/** Serves it as `/tiny-NAME/`, or under another path. */
+export function serveTiny(server, name, path = `/tiny-${name}/`) {
+  for (const [file, bytes] of Object.entries(tinyFiles(name))) {
+    server.files.set(path + file, bytes);
+  }
+  return server.url + path;
+}
+
+/** The prompt of the fixtures and the ids that PyTorch answers with. */
+export function tinyExpected(name) {
+  const bytes = readFileSync(join(fixtures, `tiny-${name}`, "expected.safetensors"));
+  const head = Number(bytes.readBigUInt64LE(0));
+  const header = JSON.parse(bytes.subarray(8, 8 + head).toString());
+  const ids = (tensor) => {
+    const [from, to] = header[tensor].data_offsets;
+    const data = bytes.subarray(8 + head + from, 8 + head + to);
+    return Array.from({ length: data.length / 8 }, (_, i) => Number(data.readBigInt64LE(8 * i)));
+  };
+  return { prompt: ids("input_ids"), answer: ids("greedy_ids") };
+}

@@ -10,7 +10,7 @@ use zebra_runtime::engine::probe::{NamedTensor, ProbeOptions, Values, probe};
 use zebra_runtime::gpu::Gpu;
 use zebra_runtime::weights::Preset;
 use zebra_tests::files::TestFolder;
-use zebra_tests::golden::{self, compare, f32s, ids, worst_sd};
+use zebra_tests::golden::{self, compare, f32s, ids};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()

@@ -110,9 +110,10 @@ export async function openBrowser({ context: contextOptions = {} } = {}) {
     expect(...patterns) {
       expected.push(...patterns);
     },
-    /** Throws when something complained, and forgets it. */
-    check() {
-      const found = complaints.splice(0).filter((text) => !expected.some((pattern) => pattern.test(text)));
+    /** Throws when something complained, and forgets it. `patterns` are expected this once. */
+    check(...patterns) {
+      const known = [...expected, ...patterns];
+      const found = complaints.splice(0).filter((text) => !known.some((pattern) => pattern.test(text)));
       if (found.length > 0) {
         throw new Error(`the browser complained:\n  ${found.join("\n  ")}`);
       }

@@ -40,6 +40,8 @@ const PIECE = 64 * 1024;
  * @property {boolean} [html]  answers 200 with a page, as single-page hosts do for what is not there
  * @property {boolean} [drop]  closes the connection without an answer
  * @property {number} [cutAfter]  closes the connection after this many bytes of the body
+ * @property {number} [cutAfterTotal]  closes the connection when all answers together have sent this many bytes, and
+ *   every later one before its first byte
  * @property {number} [stallAfter]  sends this many bytes of the body and then nothing more
  * @property {boolean} [noRanges]  answers 200 with the whole file, whatever range is asked for
  * @property {boolean} [noLength]  gives no content-length (chunked), and takes no ranges either
@@ -143,8 +145,17 @@ export async function startServer({ mounts = {}, cors = true } = {}) {
   async function sendBody(response, file, start, end, fault, entry) {
     const closed = new AbortController();
     response.once("close", () => closed.abort());
-    const last = Math.min(end, start + (fault.cutAfter ?? Infinity), start + (fault.stallAfter ?? Infinity));
+    let last = Math.min(end, start + (fault.cutAfter ?? Infinity), start + (fault.stallAfter ?? Infinity));
     for (let at = start; at < last && !closed.signal.aborted; ) {
+      if (fault.cutAfterTotal !== undefined) {
+        // Taken before it is sent, as other answers share the sum.
+        const rest = Math.min(PIECE, last - at, fault.cutAfterTotal);
+        fault.cutAfterTotal -= rest;
+        last = rest < Math.min(PIECE, last - at) ? at + rest : last;
+        if (rest === 0) {
+          break;
+        }
+      }
       const piece = await file.read(at, Math.min(at + PIECE, last));
       at += piece.length;
       entry.bytes += piece.length;
@@ -158,7 +169,7 @@ export async function startServer({ mounts = {}, cors = true } = {}) {
         await sleep((1000 * piece.length) / fault.rate, undefined, { signal: closed.signal }).catch(() => {});
       }
     }
-    if (fault.cutAfter !== undefined && last < end) {
+    if ((fault.cutAfter ?? fault.cutAfterTotal) !== undefined && last < end) {
       // What was written goes out first; then the connection ends in the middle of the body.
       response.socket?.destroySoon();
     } else if (fault.stallAfter === undefined || last === end) {

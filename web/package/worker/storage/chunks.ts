@@ -73,7 +73,7 @@ async function openHandle(directory: FileSystemDirectoryHandle, name: string): P
   }
 }
 
-function writeAll(handle: FileSystemSyncAccessHandle, bytes: Uint8Array<ArrayBuffer>, at: number): void {
+function writeAll(handle: FileSystemSyncAccessHandle, bytes: Uint8Array, at: number): void {
   if (handle.write(bytes, { at }) !== bytes.length) {
     throw new DOMException("the storage took only a part of a chunk", "QuotaExceededError");
   }
@@ -83,6 +83,7 @@ function writeAll(handle: FileSystemSyncAccessHandle, bytes: Uint8Array<ArrayBuf
 export class StoredFile {
   /** The hash of each chunk that is here. */
   private readonly hashes = new Map<number, Uint8Array<ArrayBuffer>>();
+  private opening: Promise<void> | undefined;
   private data: FileSystemSyncAccessHandle | undefined;
   private table: FileSystemSyncAccessHandle | undefined;
 
@@ -99,6 +100,20 @@ export class StoredFile {
     const stored = new StoredFile(directory, base, binding, file.size);
     await stored.reload();
     return stored;
+  }
+
+  /** Removes a file's chunks, unless another tab is writing them. */
+  static async remove(directory: FileSystemDirectoryHandle, name: string): Promise<void> {
+    const base = await storageName(name);
+    for (const entry of [`${base}.chunks`, `${base}.data`]) {
+      try {
+        await directory.removeEntry(entry);
+      } catch (error) {
+        if (!isNamed(error, "NotFoundError") && !isNamed(error, "NoModificationAllowedError")) {
+          throw error;
+        }
+      }
+    }
   }
 
   /** Reads the table again: another tab may have stored something. */
@@ -171,13 +186,19 @@ export class StoredFile {
   }
 
   /** Takes the file for writing. What another version left is thrown away. */
-  async beginWriting(): Promise<void> {
-    if (this.data) {
-      return;
-    }
+  beginWriting(): Promise<void> {
+    this.opening ??= this.openHandles().catch((error: unknown) => {
+      this.opening = undefined;
+      throw error;
+    });
+    return this.opening;
+  }
+
+  private async openHandles(): Promise<void> {
     const data = await openHandle(this.directory, `${this.base}.data`);
     try {
       const table = await openHandle(this.directory, `${this.base}.chunks`);
+      this.table = table;
       const binding = new Uint8Array(ENTRY);
       table.read(binding, { at: 0 });
       if (!equal(binding, this.binding)) {
@@ -189,9 +210,10 @@ export class StoredFile {
         writeAll(table, this.binding, 0);
         table.flush();
       }
-      this.table = table;
     } catch (error) {
       data.close();
+      this.table?.close();
+      this.table = undefined;
       throw error;
     }
     this.data = data;
@@ -206,12 +228,16 @@ export class StoredFile {
     }
     writeAll(data, bytes, index * CHUNK);
     data.flush();
+    this.enter(table, index, hash);
+  }
+
+  private enter(table: FileSystemSyncAccessHandle, index: number, hash: Uint8Array<ArrayBuffer>): void {
     writeAll(table, hash, (index + 1) * ENTRY);
     this.hashes.set(index, hash);
   }
 
   /** Stores bytes that are no whole chunk; `seal` hashes them later. */
-  writePart(at: number, bytes: Uint8Array<ArrayBuffer>): void {
+  writePart(at: number, bytes: Uint8Array): void {
     if (this.data) {
       writeAll(this.data, bytes, at);
     }
@@ -219,20 +245,32 @@ export class StoredFile {
 
   /** Hashes what `writePart` stored and fills the table. */
   async seal(): Promise<void> {
-    const { data } = this;
-    if (!data || data.getSize() !== this.size) {
-      throw new Error(`${data?.getSize() ?? 0} of ${this.size} bytes were written`);
+    const { data, table } = this;
+    if (!data || !table) {
+      throw new Error("a file is sealed while it is written");
     }
+    data.flush();
     for (let index = 0; index < chunkCount(this.size); index++) {
       const bytes = await this.readUnverified(index);
-      if (bytes) {
-        await this.write(index, bytes);
+      if (!bytes) {
+        throw new Error(`the storage gave back less than the ${this.size} bytes that were written`);
       }
+      this.enter(table, index, await sha256(bytes));
     }
+    table.flush();
+  }
+
+  get isWriting(): boolean {
+    return this.data !== undefined;
   }
 
   /** Gives the file back to other tabs. */
-  endWriting(): void {
+  async endWriting(): Promise<void> {
+    const { opening } = this;
+    this.opening = undefined;
+    if (!this.data) {
+      await opening?.catch(() => undefined);
+    }
     this.data?.close();
     this.table?.close();
     this.data = undefined;

@@ -33,6 +33,8 @@ export interface Head {
 export interface Reply extends Head {
   /** Where in the file the body starts: 0 when the server ignores ranges. */
   readonly start: number;
+  /** Whether it is the range that was asked for (206), and not the whole file. */
+  readonly partial: boolean;
   /** The body, piece by piece. Throws a {@link Failure} when the connection ends early or falls silent. */
   pieces(): AsyncGenerator<Uint8Array<ArrayBuffer>, void, undefined>;
   /** Gives the connection up. */
@@ -242,7 +244,8 @@ export class Http {
       }
     }
     const head = read(answer, start, false);
-    return { ...head, start: answer.status === 206 ? start : 0, pieces, cancel: () => connection.abort() };
+    const partial = answer.status === 206;
+    return { ...head, partial, start: partial ? start : 0, pieces, cancel: () => connection.abort() };
   }
 
   private async send(url: string, method: string, range: string | undefined, signal: AbortSignal): Promise<Response> {

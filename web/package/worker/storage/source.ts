@@ -3,6 +3,7 @@
 
 import { ZebraError } from "../../errors.js";
 import type { Head, Http, Timing } from "./http.js";
+import type { Versions } from "./store.js";
 import { fileUrl, type HubPlace, type UrlPlace } from "./name.js";
 
 export const SINGLE = "model.safetensors";
@@ -35,6 +36,8 @@ export interface Source {
   describe(): string;
   /** Asks the server whether it is there. Throws when there is no such model, and when the server cannot be read. */
   connect(timing: Timing): Promise<void>;
+  /** Without a network: answers are those of an earlier load. */
+  assume(files: Versions, listing: HubListing | undefined): void;
   find(name: string): Promise<RemoteFile | undefined>;
   /** All names at its top; `undefined` when the server has no listing. */
   list(): string[] | undefined;
@@ -75,7 +78,9 @@ function kindOf(name: string): string {
 /** A folder of a static host. */
 export class UrlSource implements Source {
   private readonly found = new Memo<RemoteFile | undefined>();
+  /** Names that the server answers with a page. */
   private readonly pages = new Set<string>();
+  private assumed: Versions | undefined;
 
   constructor(
     private readonly place: UrlPlace,
@@ -105,7 +110,16 @@ export class UrlSource implements Source {
     );
   }
 
+  assume(files: Versions): void {
+    this.assumed = files;
+  }
+
   async find(name: string): Promise<RemoteFile | undefined> {
+    if (this.assumed) {
+      const kept = Object.hasOwn(this.assumed, name) ? this.assumed[name] : undefined;
+      const url = fileUrl(this.place.folder, name);
+      return kept && { url, size: kept.size, version: kept.version, validator: kept.version || undefined };
+    }
     const file = await this.found.get(name, () => this.ask(name, this.http.timing));
     if (!file && name === INDEX && this.pages.has(INDEX) && this.pages.has(SINGLE)) {
       throw this.page(SINGLE);
@@ -209,6 +223,10 @@ export class HubSource implements Source {
       }
     }
     this.known = { commit: answer.sha, files };
+  }
+
+  assume(_files: Versions, listing: HubListing | undefined): void {
+    this.known = listing;
   }
 
   async find(name: string): Promise<RemoteFile | undefined> {

@@ -7,6 +7,7 @@
 //   await server.close();
 
 import { createHash } from "node:crypto";
+import { once } from "node:events";
 import { open, stat } from "node:fs/promises";
 import { createServer } from "node:http";
 import { extname, join, normalize } from "node:path";
@@ -160,10 +161,7 @@ export async function startServer({ mounts = {}, cors = true } = {}) {
       at += piece.length;
       entry.bytes += piece.length;
       if (!response.write(piece)) {
-        await new Promise((resolve) => {
-          response.once("drain", resolve);
-          closed.signal.addEventListener("abort", resolve);
-        });
+        await once(response, "drain", { signal: closed.signal }).catch(() => {});
       }
       if (fault.rate) {
         await sleep((1000 * piece.length) / fault.rate, undefined, { signal: closed.signal }).catch(() => {});

@@ -9,7 +9,7 @@
 
 import { ZebraError } from "../../errors.js";
 import { CHUNK, chunkCount, chunkSize, type StoredFile } from "./chunks.js";
-import { aborted, Failure, type Http, retry, type Reply } from "./http.js";
+import { aborted, differ, Failure, type Http, type Reply, retry, versionOf } from "./http.js";
 import type { RemoteFile } from "./source.js";
 import type { HeldLock, ModelFolder } from "./store.js";
 
@@ -363,6 +363,9 @@ export class Downloads {
           await file.stored?.reload();
           file.countStored();
         }
+        // The waiting is over, whether or not something is left to download.
+        this.lastReport = 0;
+        this.report(0);
       }
       return lock;
     } catch (error) {
@@ -608,8 +611,8 @@ export class Downloads {
         { url, file: file.name, changed: true },
       );
     }
-    const version = reply.validator ?? "";
-    file.remote = { ...file.remote, size: file.size, version, validator: reply.validator };
+    const version = versionOf(reply.validators);
+    file.remote = { ...file.remote, version, validators: reply.validators };
     if (file.stored && this.folder) {
       file.stored = await this.folder.file({ name: file.name, size: file.size, version });
     }
@@ -651,10 +654,9 @@ export class Downloads {
 
 /** Refuses an answer that is of another version. */
 function check(file: DownloadFile, reply: Reply): void {
-  const { size, validator } = file.remote;
+  const { size, validators } = file.remote;
   const otherSize = reply.size !== undefined && reply.size !== size;
-  const otherVersion = validator !== undefined && reply.validator !== undefined && validator !== reply.validator;
-  if (otherSize || otherVersion) {
+  if (otherSize || (validators && differ(validators, reply.validators))) {
     reply.cancel();
     throw new Changed(reply);
   }

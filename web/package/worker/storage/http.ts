@@ -20,12 +20,30 @@ export const TIMING: Timing = { attempts: 6, firstDelay: 500, silence: 30_000 };
 const LONGEST_DELAY = 8_000;
 const LONGEST_RETRY_AFTER = 30_000;
 
+/** What tells versions of a file apart, as far as the server shows it. */
+export interface Validators {
+  readonly etag: string | undefined;
+  readonly modified: string | undefined;
+}
+
+/** Whether two answers are known to be of different versions. Only like is compared with like. */
+export function differ(a: Validators, b: Validators): boolean {
+  if (a.etag !== undefined && b.etag !== undefined) {
+    return a.etag !== b.etag;
+  }
+  return a.modified !== undefined && b.modified !== undefined && a.modified !== b.modified;
+}
+
+/** One text for a version, to be kept; empty when the server shows none. */
+export function versionOf({ etag, modified }: Validators): string {
+  return etag ?? modified ?? "";
+}
+
 /** What a server says of a file without sending it. */
 export interface Head {
   /** `undefined` when the server does not say. */
   readonly size: number | undefined;
-  /** Its entity tag, else its date; `undefined` when the server shows neither. */
-  readonly validator: string | undefined;
+  readonly validators: Validators;
   readonly html: boolean;
 }
 
@@ -216,6 +234,7 @@ export class Http {
     const range = end === undefined ? undefined : `bytes=${start}-${end - 1}`;
     const answer = await this.send(url, "GET", range, AbortSignal.any([signal, connection.signal]));
     if (answer.status === 404 || answer.status === 410) {
+      connection.abort();
       return undefined;
     }
     if (!answer.ok && answer.status !== 416) {
@@ -336,7 +355,10 @@ function read(answer: Response, from: number, wholeLength: boolean): Head {
   }
   return {
     size,
-    validator: headers.get("etag")?.replace(/^W\//, "") ?? headers.get("last-modified") ?? undefined,
+    validators: {
+      etag: headers.get("etag")?.replace(/^W\//, ""),
+      modified: headers.get("last-modified") ?? undefined,
+    },
     html: /^text\/html\b/i.test(headers.get("content-type") ?? ""),
   };
 }

@@ -22,7 +22,7 @@ export interface OpenModel extends ModelFiles {
   missing(): Promise<{ total: number; missing: number }>;
   /** Begins reading ahead, in this order. */
   prefetch(names: readonly string[]): void;
-  /** What a stored form of it would be made from; `undefined` for File objects. */
+  /** What a stored form of it would be made from; `undefined` for File objects and for a stored form itself. */
   origin(): Promise<Origin | undefined>;
 }
 
@@ -63,7 +63,7 @@ export async function createStored(
 ): Promise<FileSink & { commit(): Promise<void>; abort(): Promise<void> }> {
   const origin = await model.origin();
   if (!origin) {
-    throw new ZebraError("bad-request", `${model.name}: models made of File objects are read where they are and not stored`);
+    throw new ZebraError("bad-request", `${model.name}: only a model of a server or a hub can be stored in another form`);
   }
   return NewModel.create(variantName(model.name, variant), origin);
 }
@@ -118,9 +118,8 @@ async function openVariant(
     const { source, http } = connection(place, options, manifest, options.signal);
     const { offline } = await connect(source, http, true);
     if (offline || (await isSame(source, manifest.source))) {
-      await folder.update({});
-      const origin: Origin = { files: manifest.source, hub: manifest.hub };
-      const model = new VariantModel(name, variant, folder, manifest.files, origin);
+      await folder.touch();
+      const model = new VariantModel(name, variant, folder, manifest.files);
       options.signal.addEventListener("abort", () => void model.close(), { once: true });
       return model;
     }
@@ -201,7 +200,7 @@ class RemoteModel implements OpenModel {
         source.assume(kept, manifest?.hub);
       }
       if (manifest) {
-        await folder?.update({});
+        await folder?.touch();
       }
       const model = new RemoteModel(place.name, source, http, folder, stop, options);
       // All are looked up now and at once, not one after the other when they are asked for. Whoever asks for one that
@@ -392,7 +391,6 @@ class VariantModel implements OpenModel {
     readonly variant: string,
     private readonly folder: ModelFolder,
     private readonly files: Versions,
-    private readonly made: Origin,
   ) {}
 
   describe(): string {
@@ -456,8 +454,8 @@ class VariantModel implements OpenModel {
     // All of it is here.
   }
 
-  async origin(): Promise<Origin> {
-    return this.made;
+  async origin(): Promise<undefined> {
+    return undefined;
   }
 
   close(): Promise<void> {

@@ -2,7 +2,7 @@
 // What is asked for is looked up once; nothing is downloaded here but a hub's file list.
 
 import { ZebraError } from "../../errors.js";
-import type { Head, Http, Timing } from "./http.js";
+import { type Head, type Http, type Timing, type Validators, versionOf } from "./http.js";
 import type { Versions } from "./store.js";
 import { fileUrl, type HubPlace, type UrlPlace } from "./name.js";
 
@@ -26,8 +26,8 @@ export interface RemoteFile {
   readonly size: number | undefined;
   /** Differs when the bytes differ, as far as the server says. */
   readonly version: string;
-  /** What the headers of each answer have to repeat; `undefined` for an address whose bytes never change. */
-  readonly validator: string | undefined;
+  /** What no answer's headers may contradict; `undefined` for an address whose bytes never change. */
+  readonly validators: Validators | undefined;
 }
 
 /** The files of a model on a server. */
@@ -67,7 +67,7 @@ class Memo<T> {
 }
 
 function remoteFile(url: string, head: Head): RemoteFile {
-  return { url, size: head.size, version: head.validator ?? "", validator: head.validator };
+  return { url, size: head.size, version: versionOf(head.validators), validators: head.validators };
 }
 
 /** What a file's name says that it is. */
@@ -118,7 +118,12 @@ export class UrlSource implements Source {
     if (this.assumed) {
       const kept = Object.hasOwn(this.assumed, name) ? this.assumed[name] : undefined;
       const url = fileUrl(this.place.folder, name);
-      return kept && { url, size: kept.size, version: kept.version, validator: kept.version || undefined };
+      if (!kept) {
+        return undefined;
+      }
+      // Which of the two the version was is not known; if the server is back, it has to be the one that it shows.
+      const version = kept.version || undefined;
+      return { url, size: kept.size, version: kept.version, validators: { etag: version, modified: version } };
     }
     const file = await this.found.get(name, () => this.ask(name, this.http.timing));
     if (!file && name === INDEX && this.pages.has(INDEX) && this.pages.has(SINGLE)) {
@@ -241,7 +246,7 @@ export class HubSource implements Source {
       // A commit's files never change, so their versions need no asking.
       const version = entry.version ?? listing.commit;
       const size = entry.size ?? (await this.http.head(url, this.signal))?.size;
-      return { url, size, version, validator: undefined };
+      return { url, size, version, validators: undefined };
     });
   }
 

@@ -145,6 +145,18 @@ export class ModelFolder {
     });
   }
 
+  /** Notes that the model was used. */
+  async touch(): Promise<void> {
+    try {
+      await this.update({});
+    } catch (error) {
+      // A storage without room for a date is no reason not to read what it has.
+      if (!(error instanceof DOMException)) {
+        throw error;
+      }
+    }
+  }
+
   file(file: FileVersion): Promise<StoredFile> {
     return StoredFile.open(this.directory, file);
   }

@@ -475,18 +475,49 @@ for (const store of [true, false]) {
       assert.equal(await tab.hash("m", "model.safetensors"), sha256(WEIGHTS));
       assert.deepEqual(gets(from), []);
       await tab.close("m");
-    } else {
-      // A cut begins it again.
-      server.faults.set(file, { noRanges: true, method: "GET", cutAfter: 10 * MIB, times: 1 });
-      await tab.open("m", address, { store, timing: { firstDelay: 10 } });
-      const begin = server.bytes(file);
-      server.faults.get(file).method = "GET";
-      assert.equal(await tab.hash("m", "model.safetensors"), sha256(WEIGHTS));
-      // After the cut the server takes ranges again, and the rest of that chunk is one.
-      assert.ok(server.bytes(file) - begin >= WEIGHTS.length);
+      await tab.delete(address);
     }
+    // A cut begins it again.
+    server.faults.set(file, { noRanges: true, method: "GET", cutAfter: 10 * MIB, times: 1 });
+    const begin = server.bytes(file);
+    const first = server.next(({ path, method }) => path === file && method === "GET");
+    await tab.open("m", address, { store, timing: { firstDelay: 10 } });
+    const hash = tab.hash("m", "model.safetensors");
+    await first;
+    server.faults.set(file, { noRanges: true });
+    assert.equal(await hash, sha256(WEIGHTS));
+    assert.equal(server.bytes(file) - begin, 10 * MIB + WEIGHTS.length);
   });
 }
+
+test("what is read jumps the queue of what is read ahead; without storage that stays a few chunks ahead", async () => {
+  const path = "/queue/";
+  const file = `${path}model.safetensors`;
+  const address = publish(path);
+  const count = 12;
+  const zeros = Buffer.alloc(MIB);
+  server.files.set(file, { size: count * CHUNK, read: (start, end) => zeros.subarray(0, end - start) });
+  const tab = await openTab();
+  const requests = () => server.requests(file).filter(({ method }) => method === "GET");
+  server.faults.set(file, { method: "GET", rate: 32 * MIB });
+  await tab.open("m", address);
+  await tab.prefetch("m", ["model.safetensors"]);
+  await until(() => requests().length > IN_FLIGHT);
+  await tab.read("m", "model.safetensors", count * CHUNK - 8, count * CHUNK);
+  const order = requests().map(({ range }) => Number(/^bytes=(\d+)-/.exec(range)[1]) / CHUNK);
+  assert.deepEqual(order.slice(0, IN_FLIGHT), [0, 1, 2, 3]);
+  assert.ok(order.includes(count - 1) && !order.includes(count - 2), `chunks were asked for in the order ${order}`);
+  await tab.close("m");
+
+  server.log.length = 0;
+  server.faults.clear();
+  await tab.open("m", address, { store: false });
+  await tab.prefetch("m", ["model.safetensors"]);
+  await tab.read("m", "model.safetensors", 0, 8);
+  await until(() => requests().length === IN_FLIGHT);
+  await sleep(200);
+  assert.equal(asked(file), IN_FLIGHT * CHUNK);
+});
 
 test("a server that tells no sizes works too", async () => {
   const path = "/no-length/";

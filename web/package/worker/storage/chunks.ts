@@ -58,6 +58,42 @@ async function contentOf(directory: FileSystemDirectoryHandle, name: string): Pr
   }
 }
 
+/** The standard's access modes, which the type library does not know yet. */
+interface ModalFileHandle {
+  createSyncAccessHandle(options: { readonly mode: "read-only" }): Promise<FileSystemSyncAccessHandle>;
+}
+
+/**
+ * Reads through an access handle, which is 40 times as fast as a File in Chromium. Several tabs may read so at once;
+ * in browsers without modes the handle is exclusive, but only for a moment. `undefined` when another tab has the file.
+ */
+async function readQuickly(
+  file: ModalFileHandle,
+  at: number,
+  length: number,
+): Promise<Uint8Array<ArrayBuffer> | undefined> {
+  let handle: FileSystemSyncAccessHandle;
+  try {
+    handle = await file.createSyncAccessHandle({ mode: "read-only" });
+  } catch (error) {
+    if (isNamed(error, "NoModificationAllowedError")) {
+      return undefined;
+    }
+    throw error;
+  }
+  try {
+    const bytes = new Uint8Array(length);
+    return bytes.subarray(0, handle.read(bytes, { at }));
+  } finally {
+    handle.close();
+  }
+}
+
+/** Reads through a File: several tabs may have one, also while another tab writes. */
+async function readFile(file: FileSystemFileHandle, at: number, length: number): Promise<Uint8Array<ArrayBuffer>> {
+  return new Uint8Array(await (await file.getFile()).slice(at, at + length).arrayBuffer());
+}
+
 /** Opens a file for writing. A tab that was just closed may hold it for a moment more. */
 async function openHandle(directory: FileSystemDirectoryHandle, name: string): Promise<FileSystemSyncAccessHandle> {
   const file = await directory.getFileHandle(name, { create: true });
@@ -174,9 +210,8 @@ export class StoredFile {
       return this.data.read(bytes, { at }) === length ? bytes : undefined;
     }
     try {
-      // A File and not an access handle: several tabs may have one, also while another tab writes.
-      const file = await (await this.directory.getFileHandle(`${this.base}.data`)).getFile();
-      return new Uint8Array(await file.slice(at, at + length).arrayBuffer());
+      const file = await this.directory.getFileHandle(`${this.base}.data`);
+      return (await readQuickly(file, at, length)) ?? (await readFile(file, at, length));
     } catch (error) {
       if (isNamed(error, "NotFoundError") || isNamed(error, "NotReadableError")) {
         return undefined;

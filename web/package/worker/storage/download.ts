@@ -184,15 +184,21 @@ export class Downloads {
 
   /** Bytes of a file, from any number of chunks. */
   async read(file: DownloadFile, start: number, end: number): Promise<Uint8Array> {
-    const result = new Uint8Array(end - start);
-    for (let index = Math.floor(start / CHUNK); index * CHUNK < end; index++) {
-      const from = index * CHUNK;
-      const chunk = await this.chunk(file, index);
-      const part = chunk.subarray(Math.max(start - from, 0), Math.min(end - from, chunk.length));
-      result.set(part, Math.max(from - start, 0));
-      file.handedOut = true;
+    for (;;) {
+      const { generation } = file;
+      const result = new Uint8Array(end - start);
+      for (let index = Math.floor(start / CHUNK); index * CHUNK < end; index++) {
+        const from = index * CHUNK;
+        const chunk = await this.chunk(file, index);
+        const part = chunk.subarray(Math.max(start - from, 0), Math.min(end - from, chunk.length));
+        result.set(part, Math.max(from - start, 0));
+      }
+      // Begun again in between, its chunks may be of two versions.
+      if (generation === file.generation) {
+        file.handedOut = true;
+        return result;
+      }
     }
-    return result;
   }
 
   private async chunk(file: DownloadFile, index: number): Promise<Uint8Array<ArrayBuffer>> {
@@ -506,7 +512,7 @@ export class Downloads {
         let filled = 0;
         let chunk = new Uint8Array(chunkSize(file.size, 0));
         for await (const piece of reply.pieces()) {
-          for (let at = 0; at < piece.length; ) {
+          for (let at = 0; at < piece.length;) {
             if (index * CHUNK + filled >= file.size) {
               throw new Failure(url, "more bytes came than the file has", null);
             }

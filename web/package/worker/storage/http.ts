@@ -139,7 +139,8 @@ function giveUp(failure: Failure, failures: number, bytes: number): ZebraError {
       : "The server has a problem of its own: try again later";
   return new ZebraError(
     "network",
-    `${url}: ${failure.message}${times}; ${done}. ${advice}. What is in storage is kept, and the next load goes on there.`,
+    `${url}: ${failure.message}${times}; ${done}. ${advice}. What is in storage is kept, and the next load goes on ` +
+      "from there.",
     { url, status, bytes },
     { cause: failure },
   );
@@ -204,7 +205,8 @@ export class Http {
       try {
         return JSON.parse(text) as unknown;
       } catch {
-        throw new ZebraError("network", `${url}: expected JSON, found ${text.slice(0, 40)}…: is this a hub's address?`, {
+        const found = text.slice(0, 40);
+        throw new ZebraError("network", `${url}: expected JSON, found ${found}…: is this a hub's address?`, {
           url,
           status: answer.status,
         });
@@ -274,7 +276,8 @@ export class Http {
     const { origin } = new URL(url);
     try {
       // The browser's HTTP cache would keep a second copy of gigabytes.
-      const answer = await fetch(url, { method, headers, signal: AbortSignal.any([signal, silent.signal]), cache: "no-store" });
+      const either = AbortSignal.any([signal, silent.signal]);
+      const answer = await fetch(url, { method, headers, signal: either, cache: "no-store" });
       this.readable.add(origin);
       return answer;
     } catch (cause) {
@@ -288,8 +291,8 @@ export class Http {
         throw new ZebraError(
           "network",
           `${url}: the server answers, but does not let pages of ${self.origin} read it (CORS). It has to send ` +
-            `"Access-Control-Allow-Origin: *" (or this origin)${this.headerAdvice()}. If the device just went offline ` +
-            "and online, try again: opened in a tab of its own, the address works in both cases.",
+            `"Access-Control-Allow-Origin: *" (or this origin)${this.headerAdvice()}. If the device just was ` +
+            "offline, try again: opened in a tab of its own, the address works in both cases.",
           { url, status: null, bytes: 0 },
           { cause },
         );
@@ -317,9 +320,11 @@ export class Http {
     }
     const advice =
       status === 401
-        ? `the model is private or does not exist. Pass a token that may read it: headers: { Authorization: "Bearer …" }`
+        ? "the model is private or does not exist. Pass a token that may read it, as headers: " +
+          '{ Authorization: "Bearer …" }'
         : status === 403
-          ? "this account may not read it. Ask for access on the model's page (gated models), or pass another token in headers"
+          ? "this account may not read it. Ask for access on the model's page (gated models), or pass another token " +
+            "in headers"
           : "the server refuses the request";
     return new ZebraError("network", `${url}: the server answered ${status}: ${advice}.`, { url, status, bytes: 0 });
   }

@@ -63,12 +63,20 @@ export async function createStored(
 ): Promise<FileSink & { commit(): Promise<void>; abort(): Promise<void> }> {
   const origin = await model.origin();
   if (!origin) {
-    throw new ZebraError("bad-request", `${model.name}: only a model of a server or a hub can be stored in another form`);
+    throw new ZebraError(
+      "bad-request",
+      `${model.name}: only a model of a server or a hub can be stored in another form`,
+    );
   }
   return NewModel.create(variantName(model.name, variant), origin);
 }
 
-function connection(place: UrlPlace | HubPlace, options: OpenOptions, manifest: Manifest | undefined, signal: AbortSignal) {
+function connection(
+  place: UrlPlace | HubPlace,
+  options: OpenOptions,
+  manifest: Manifest | undefined,
+  signal: AbortSignal,
+) {
   const http = new Http(options.headers ?? {}, { ...TIMING, ...options.timing });
   const source: Source =
     place.kind === "url" ? new UrlSource(place, http, signal) : new HubSource(place, http, signal, manifest?.hub);
@@ -140,11 +148,12 @@ async function openVariant(
 }
 
 function checkRange(path: string, size: number, start: number, end: number): void {
+  const asked = `${path}: bytes ${start} to ${end} were asked for`;
   if (!(start >= 0 && start <= end && end <= size)) {
-    throw new ZebraError("integrity", `${path}: bytes ${start} to ${end} were asked for, the file has ${size}`, { file: path });
+    throw new ZebraError("integrity", `${asked}, the file has ${size}`, { file: path });
   }
   if (end - start > LONGEST_READ) {
-    throw new ZebraError("internal", `${path}: ${end - start} bytes were asked for at once, at most ${LONGEST_READ} are`);
+    throw new ZebraError("internal", `${asked}, at most ${LONGEST_READ} may be at once`, { file: path });
   }
 }
 
@@ -280,9 +289,9 @@ class RemoteModel implements OpenModel {
     if (!file && name.endsWith(".safetensors") && name !== SINGLE && (await this.shards()).includes(name)) {
       throw new ZebraError(
         "not-found",
-        `${this.describe()} ${name}: not found (404), but ${INDEX} lists it. Its upload is not complete: ask who ` +
+        `${this.describe()} ${name}: not found, but ${INDEX} lists it. Its upload is not complete: ask who ` +
           "publishes this model",
-        { file: name, listed_by: INDEX, status: 404 },
+        { file: name, listed_by: INDEX },
       );
     }
     return file;
@@ -418,7 +427,8 @@ class VariantModel implements OpenModel {
     for (let index = Math.floor(start / CHUNK); index * CHUNK < end; index++) {
       const from = index * CHUNK;
       const chunk = await this.chunk(name, index);
-      result.set(chunk.subarray(Math.max(start - from, 0), Math.min(end - from, chunk.length)), Math.max(from - start, 0));
+      const part = chunk.subarray(Math.max(start - from, 0), Math.min(end - from, chunk.length));
+      result.set(part, Math.max(from - start, 0));
     }
     return result;
   }
@@ -437,7 +447,8 @@ class VariantModel implements OpenModel {
     if (!bytes) {
       throw new ZebraError(
         "integrity",
-        `${this.name} ${name}: damaged in the browser's storage. Delete it (models.delete("${this.name}")) and load it again`,
+        `${this.name} ${name}: damaged in the browser's storage. Delete it (models.delete("${this.name}")) and load ` +
+          "it again",
         { name: this.name, file: name },
       );
     }

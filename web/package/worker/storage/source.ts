@@ -125,7 +125,17 @@ export class UrlSource implements Source {
       const version = kept.version || undefined;
       return { url, size: kept.size, version: kept.version, validators: { etag: version, modified: version } };
     }
-    const file = await this.found.get(name, () => this.ask(name, this.http.timing));
+    const file = await this.found.get(name, async () => {
+      try {
+        return await this.ask(name, this.http.timing);
+      } catch (error) {
+        // Object stores answer 403 for what is not there to those who may not list it; config.json could be read.
+        if (error instanceof ZebraError && error.details.status === 403) {
+          return undefined;
+        }
+        throw error;
+      }
+    });
     if (!file && name === INDEX && this.pages.has(INDEX) && this.pages.has(SINGLE)) {
       throw this.page(SINGLE);
     }
@@ -217,14 +227,18 @@ export class HubSource implements Source {
       );
     }
     if (!isHubAnswer(answer)) {
-      throw new ZebraError("network", `${url}: expected a hub's list of files ("sha", "siblings"), found other JSON`, { url });
+      const message = `${url}: expected a hub's list of files ("sha", "siblings"), found other JSON`;
+      throw new ZebraError("network", message, { url });
     }
     const files: Record<string, { size?: number; version?: string }> = {};
     for (const { rfilename, size, blobId, lfs } of answer.siblings) {
       if (!rfilename.includes("/")) {
         const bytes = lfs?.size ?? size;
         const version = lfs?.sha256 ?? blobId;
-        files[rfilename] = { ...(bytes === undefined ? {} : { size: bytes }), ...(version === undefined ? {} : { version }) };
+        files[rfilename] = {
+          ...(bytes === undefined ? {} : { size: bytes }),
+          ...(version === undefined ? {} : { version }),
+        };
       }
     }
     this.known = { commit: answer.sha, files };

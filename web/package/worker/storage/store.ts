@@ -377,7 +377,9 @@ export class NewModel {
     } catch (error) {
       if (isQuotaError(error)) {
         const bytes = [...this.files.values()].reduce((sum, file) => sum + file.size, 0);
-        const message = `${this.name}: the browser's storage is full; ${bytes} bytes were to be stored. Delete models that are not needed`;
+        const message =
+          `${this.name}: the browser's storage is full; ${bytes} bytes were to be stored. Delete models that are ` +
+          "not needed";
         throw new ZebraError("quota", message, { name: this.name, bytes }, { cause: error });
       }
       throw error;

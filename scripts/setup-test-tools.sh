@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the tests need beyond rustup and Node: a Vulkan driver, Chromium, playwright-core and the wasm32 target.
+# Installs what the tests need beyond rustup and Node: a Vulkan driver, Chromium with its driver, npm packages, the wasm32
+# target and wasm-bindgen.
 # Runs again at no cost. On Debian and Ubuntu packages come from apt; elsewhere it says what is missing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -49,11 +50,14 @@ fi
 if [ -z "${CHROMIUM:-}" ] && ! command -v chromium >/dev/null; then
   apt_install chromium
 fi
-if ! cmp -s tests/browser/package-lock.json tests/browser/node_modules/.installed; then
-  say "installing playwright-core into tests/browser/node_modules"
-  npm ci --silent --no-fund --no-audit --prefix tests/browser
-  cp tests/browser/package-lock.json tests/browser/node_modules/.installed
-fi
+command -v chromedriver >/dev/null || apt_install chromium-driver
+for folder in web tests/browser; do
+  if ! cmp -s $folder/package-lock.json $folder/node_modules/.installed; then
+    say "installing npm packages into $folder/node_modules"
+    npm ci --silent --no-fund --no-audit --prefix $folder
+    cp $folder/package-lock.json $folder/node_modules/.installed
+  fi
+done
 
 # --- wasm32: by rustup where it can download, else Debian's compiler with a std built from Debian's sources ---
 target=wasm32-unknown-unknown
@@ -92,5 +96,12 @@ export RUSTC=/usr/bin/rustc PATH=/usr/bin:\$PATH CARGO_TARGET_DIR=target/wasm-de
 export CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER=$lld
 export CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS=--sysroot=$sysroot
 ENV
+fi
+
+# --- wasm-bindgen of the very version that the crates are locked to: their formats differ ---
+wasm_bindgen=$(sed -n '/^name = "wasm-bindgen"$/{n;s/^version = "\(.*\)"$/\1/p}' Cargo.lock)
+if [ "$(.tools/bin/wasm-bindgen --version 2>/dev/null)" != "wasm-bindgen $wasm_bindgen" ]; then
+  say "installing wasm-bindgen-cli $wasm_bindgen into .tools"
+  cargo install -q wasm-bindgen-cli --version "$wasm_bindgen" --root .tools --force
 fi
 say "everything is there"

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# All tests: form, lints, the workspace's tests on a Vulkan adapter, shaders through naga and Tint, the wasm32 build.
+# All tests: form, lints, the workspace's tests on a Vulkan adapter, shaders through naga and Tint, the runtime in a
+# browser, the npm package as its users have it, the chat page.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -14,7 +15,10 @@ ldconfig -p | grep -q 'libvulkan\.so\.1' || need "the Vulkan loader is missing"
 compgen -G '/usr/share/vulkan/icd.d/*.json' >/dev/null || compgen -G '/etc/vulkan/icd.d/*.json' >/dev/null ||
   need "no Vulkan driver is there"
 [ -n "${CHROMIUM:-}" ] || command -v chromium >/dev/null || need "Chromium is missing"
+command -v chromedriver >/dev/null || need "chromedriver is missing"
 [ -d tests/browser/node_modules/playwright-core ] || need "playwright-core is missing"
+[ -d web/node_modules/typescript ] || need "the packages of web/ are missing"
+[ -x .tools/bin/wasm-bindgen-test-runner ] || need "wasm-bindgen-cli is missing"
 wasm=wasm32-unknown-unknown
 [ -f .tools/wasm/env.sh ] || [ -d "$(rustc --print target-libdir --target $wasm)" ] || need "the wasm32 target is missing"
 
@@ -27,11 +31,21 @@ cargo clippy --workspace --all-targets -- -D warnings
 step "tests"
 cargo test --workspace --no-fail-fast -- --show-output
 
-step "wasm32"
+step "wasm32, in a browser"
 (
+  root=$PWD
   [ ! -f .tools/wasm/env.sh ] || . .tools/wasm/env.sh
-  cargo clippy -p zebra-runtime -p zebra-web --target $wasm -- -D warnings
-  cargo build -p zebra-runtime -p zebra-web --target $wasm
+  cargo clippy -p zebra-runtime -p zebra-web --target $wasm --all-targets -- -D warnings
+  export CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER=$root/.tools/bin/wasm-bindgen-test-runner
+  CHROMEDRIVER=$(command -v chromedriver) WASM_BINDGEN_TEST_TIMEOUT=600 \
+    cargo test --profile wasm-release -p zebra-web --target $wasm --test web -- --nocapture
 )
+
+step "the npm package and the chat page: types, build"
+npm --prefix web run --silent check
+npm --prefix web run --silent build
+
+step "the npm package and the chat page: in a browser"
+node --test --test-concurrency=1 --test-reporter=spec tests/browser/*.test.mjs
 
 printf '\nall tests passed\n'

@@ -129,7 +129,9 @@ export async function startServer({ mounts = {}, cors = true } = {}) {
       .filter((mount) => path.startsWith(mount))
       .sort((a, b) => b.length - a.length)[0];
     // normalize() keeps a path with ".." inside of its mount.
-    return prefix === undefined ? undefined : fromDisk(join(mounts[prefix], normalize(`/${path.slice(prefix.length)}`)));
+    return prefix === undefined
+      ? undefined
+      : fromDisk(join(mounts[prefix], normalize(`/${path.slice(prefix.length)}`)));
   }
 
   function takeFault(path, method) {
@@ -147,7 +149,7 @@ export async function startServer({ mounts = {}, cors = true } = {}) {
     const closed = new AbortController();
     response.once("close", () => closed.abort());
     let last = Math.min(end, start + (fault.cutAfter ?? Infinity), start + (fault.stallAfter ?? Infinity));
-    for (let at = start; at < last && !closed.signal.aborted; ) {
+    for (let at = start; at < last && !closed.signal.aborted;) {
       if (fault.cutAfterTotal !== undefined) {
         // Taken before it is sent, as other answers share the sum.
         const rest = Math.min(PIECE, last - at, fault.cutAfterTotal);
@@ -196,9 +198,15 @@ export async function startServer({ mounts = {}, cors = true } = {}) {
     };
     if (cors && !fault.noCors) {
       response.setHeader("access-control-allow-origin", "*");
-      response.setHeader("access-control-expose-headers", "content-length, content-range, etag, accept-ranges, retry-after");
+      response.setHeader(
+        "access-control-expose-headers",
+        "content-length, content-range, etag, accept-ranges, retry-after",
+      );
       if (method === "OPTIONS") {
-        begin(204, { "access-control-allow-headers": "authorization, range", "access-control-allow-methods": "GET, HEAD" });
+        begin(204, {
+          "access-control-allow-headers": "authorization, range",
+          "access-control-allow-methods": "GET, HEAD",
+        });
         response.end();
         return;
       }

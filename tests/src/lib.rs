@@ -2,6 +2,7 @@
 
 pub mod compare;
 pub mod files;
+pub mod golden;
 pub mod harness;
 pub mod random;
 pub mod reference;

@@ -5,81 +5,19 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use pollster::block_on;
-use safetensors::SafeTensors;
 use zebra_runtime::engine::CacheFormat;
 use zebra_runtime::engine::probe::{NamedTensor, ProbeOptions, Values, probe};
 use zebra_runtime::gpu::Gpu;
 use zebra_runtime::weights::Preset;
 use zebra_tests::files::TestFolder;
+use zebra_tests::golden::{self, compare, f32s, ids};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
 }
 
-/// The tensors of a fixture: f32 as they are, ids as integers.
 fn fixture(path: &Path) -> BTreeMap<String, Values> {
-    let bytes = std::fs::read(path).expect("the fixture is there");
-    let tensors = SafeTensors::deserialize(&bytes).expect("the fixture is whole");
-    let read = |t: safetensors::tensor::TensorView<'_>| match t.dtype() {
-        safetensors::Dtype::F32 => Values::F32(bytemuck::pod_collect_to_vec(t.data())),
-        safetensors::Dtype::I32 => {
-            let ids: Vec<i32> = bytemuck::pod_collect_to_vec(t.data());
-            Values::I64(ids.into_iter().map(i64::from).collect())
-        }
-        safetensors::Dtype::I64 => Values::I64(bytemuck::pod_collect_to_vec(t.data())),
-        other => panic!("{} holds {other:?}", path.display()),
-    };
-    tensors.tensors().into_iter().map(|(name, t)| (name, read(t))).collect()
-}
-
-fn ids(values: &Values) -> Vec<u32> {
-    match values {
-        Values::I64(ids) => ids.iter().map(|&id| id as u32).collect(),
-        Values::F32(_) => panic!("ids are expected"),
-    }
-}
-
-fn f32s(values: &Values) -> &[f32] {
-    match values {
-        Values::F32(values) => values,
-        Values::I64(_) => panic!("f32 are expected"),
-    }
-}
-
-/// The largest difference in standard deviations of what is expected; infinite for other lengths and for NaN.
-fn worst_sd(got: &[f32], expected: &[f32]) -> f64 {
-    if got.len() != expected.len() {
-        return f64::INFINITY;
-    }
-    let n = expected.len() as f64;
-    let mean = expected.iter().map(|&v| f64::from(v)).sum::<f64>() / n;
-    let sd = (expected.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / n).sqrt();
-    let errors = got.iter().zip(expected).map(|(&g, &e)| (f64::from(g) - f64::from(e)).abs());
-    errors.fold(0.0, |worst: f64, e| if e.is_nan() { f64::INFINITY } else { worst.max(e) }) / sd
-}
-
-/// Compares tensors by name and says the worst.
-fn compare(what: &str, got: &[NamedTensor], expected: &BTreeMap<String, Values>, tolerance: f64) -> Result<(), String> {
-    let mut worst = (0.0, String::new());
-    for tensor in got {
-        let name = &tensor.name;
-        let expected = expected.get(name).ok_or_else(|| format!("{what}: the fixture has no {name}"))?;
-        match (&tensor.values, expected) {
-            (Values::F32(got), Values::F32(expected)) => {
-                let sd = worst_sd(got, expected);
-                if sd >= worst.0 {
-                    worst = (sd, name.clone());
-                }
-                if sd.is_nan() || sd > tolerance {
-                    return Err(format!("{what}: {name} is {sd:.2e} sd off, at most {tolerance:.0e}"));
-                }
-            }
-            (got, expected) if got == expected => {}
-            (got, expected) => return Err(format!("{what}: {name}: {expected:?} is {got:?}")),
-        }
-    }
-    println!("{what}: {} tensors, the worst {} by {:.1e} sd", got.len(), worst.1, worst.0);
-    Ok(())
+    golden::read(&std::fs::read(path).expect("the fixture is there"))
 }
 
 fn f32_probe(files: &TestFolder, prompt: &[u32], decode: usize, chunk: usize, plain: bool) -> Vec<NamedTensor> {
@@ -98,7 +36,7 @@ fn tiny_checkpoints_equal_pytorch_however_the_prompt_is_cut() {
         for (chunk, plain) in [(512, false), (1, false), (5, false), (512, true), (9, true)] {
             let got = f32_probe(&files, &prompt, 8, chunk, plain);
             let what = format!("{name} in chunks of {chunk}{}", if plain { ", plain" } else { "" });
-            compare(&what, &got, &expected, 1e-4).expect("equal");
+            println!("{}", compare(&what, &got, &expected, 1e-4).expect("equal"));
             assert_eq!(got.len(), expected.len(), "{what}: every tensor of the fixture");
         }
         // The control: another checkpoint's expectations are refused.

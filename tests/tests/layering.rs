@@ -24,16 +24,20 @@ fn root() -> PathBuf {
 
 /// The Rust files of a folder, without modules of tests.
 fn sources(folder: &Path) -> Vec<PathBuf> {
-    let mut files = Vec::new();
+    files(folder, "rs")
+}
+
+fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
     for entry in fs::read_dir(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display())) {
         let path = entry.expect("a readable folder").path();
         if path.is_dir() {
-            files.extend(sources(&path));
-        } else if path.extension().is_some_and(|e| e == "rs") && !path.ends_with("tests.rs") {
-            files.push(path);
+            found.extend(files(&path, extension));
+        } else if path.extension().is_some_and(|e| e == extension) && !path.ends_with("tests.rs") {
+            found.push(path);
         }
     }
-    files
+    found
 }
 
 /// The lines of a file that name one of the words, outside of comments and of its tests.
@@ -71,6 +75,41 @@ fn the_binaries_use_the_runtime_and_never_each_other() {
             assert!(found.is_empty(), "{}: {found:#?}", file.display());
         }
     }
+}
+
+#[test]
+fn native_and_web_share_every_line_but_their_doors() {
+    // What differs between the targets is what their GPU API asks for.
+    let may_differ = ["runtime/src/gpu/device.rs", "runtime/src/gpu/program.rs"];
+    for file in sources(&root().join("runtime/src")) {
+        if !may_differ.iter().any(|name| file.ends_with(name)) {
+            let found = offences(&fs::read_to_string(&file).expect("source"), &["target_arch", "target_family"]);
+            assert!(found.is_empty(), "{}: {found:#?}", file.display());
+        }
+    }
+    // The doors hold no shader and no step of their own.
+    for folder in ["native/src", "web/src"] {
+        for file in sources(&root().join(folder)) {
+            let found =
+                offences(&fs::read_to_string(&file).expect("source"), &["wgsl", "gpu::Dispatch", "kernels::Kernel"]);
+            assert!(found.is_empty(), "{}: {found:#?}", file.display());
+        }
+    }
+}
+
+#[test]
+fn the_page_uses_the_package_by_its_name() {
+    let mut checked = 0;
+    let rules = [("web/page", "../package"), ("web/page", "/worker/door"), ("web/package/worker", "/page/")];
+    for (folder, word) in rules {
+        for file in files(&root().join(folder), "ts") {
+            let text = fs::read_to_string(&file).expect("source");
+            let found: Vec<&str> = text.lines().filter(|l| l.contains(" from \"") && l.contains(word)).collect();
+            assert!(found.is_empty(), "{} must not import {word}: {found:#?}", file.display());
+            checked += 1;
+        }
+    }
+    assert!(checked > 10, "the folders are where the rules say");
 }
 
 #[test]

@@ -20,7 +20,7 @@ mod model;
 mod request;
 mod time;
 
-pub use loading::{estimate, load, quantize};
+pub use loading::{estimate, load, open_gpu, quantize};
 pub use model::Zebra;
 
 use wasm_bindgen::prelude::wasm_bindgen;

@@ -62,7 +62,7 @@ pub async fn self_test(gpu: &Gpu, preset: Preset, cache: CacheFormat) -> Result<
 pub async fn deviation(gpu: &Gpu, preset: Preset, cache: CacheFormat, plain: bool) -> Result<f64> {
     let ids: Vec<u32> = (0..PROMPT).map(|i| i.wrapping_mul(2_654_435_761) >> 24).collect();
     let options = ProbeOptions { preset, cache, decode: DECODED, chunk: CHUNK, plain };
-    let tensors = probe(&checkpoint()?, gpu.clone(), &ids, &options).await?;
+    let tensors = probe(&checkpoint(2, &[1])?, gpu.clone(), &ids, &options).await?;
     let row = |name: &str, row: usize| {
         tensors.iter().find(|t| t.name == name).map_or([].as_slice(), |t| match &t.values {
             Values::F32(values) => &values[row * VOCAB..(row + 1) * VOCAB],
@@ -82,13 +82,13 @@ pub async fn deviation(gpu: &Gpu, preset: Preset, cache: CacheFormat, plain: boo
     Ok(if f64::is_finite(error) { (error / size).sqrt() } else { f64::INFINITY })
 }
 
-/// A layer of each kind with heads of 64, as the released models have.
+/// Layers with heads of 64, as the released models have.
 const CONFIG: &str = r#"{"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 128,
-"intermediate_size": 160, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 64,
+"intermediate_size": 160, "num_hidden_layers": LAYERS, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 64,
 "hidden_act": "silu", "rms_norm_eps": 1e-05, "rope_theta": 500000.0, "max_position_embeddings": 512, "vocab_size": 256,
 "tie_word_embeddings": true, "attention_bias": false, "mlp_bias": false, "bos_token_id": 1, "eos_token_id": 2}"#;
-const HYBRID_CONFIG: &str = r#"{"hidden_size": 128, "intermediate_size": 160, "hidden_act": "silu", "n_layer": 2,
-"mla_layers": [1], "rms_norm_eps": 1e-05, "num_attention_heads": 2, "num_key_value_heads": 1, "kv_lora_rank": 64,
+const HYBRID_CONFIG: &str = r#"{"hidden_size": 128, "intermediate_size": 160, "hidden_act": "silu", "n_layer": LAYERS,
+"mla_layers": MLA, "rms_norm_eps": 1e-05, "num_attention_heads": 2, "num_key_value_heads": 1, "kv_lora_rank": 64,
 "q_lora_rank": 96, "use_lora_layer_norm": false, "use_full_kv_head": false, "qk_rope_head_dim": 32, "v_head_dim": 64,
 "qk_nope_head_dim": 32, "max_position_embeddings": 512, "rope_theta": 500000.0, "rope_scaling": null,
 "attention_bias": false, "d_model": 128, "ssm_cfg": {"expand": 1, "ngroups": 2, "d_state": 64,
@@ -104,9 +104,11 @@ fn shape(name: &str) -> Option<Vec<usize>> {
     }
 }
 
-/// The model, as files.
-pub fn checkpoint() -> Result<MemoryFiles> {
-    let tensors = ModelConfig::parse(CONFIG.as_bytes(), HYBRID_CONFIG.as_bytes(), &shape)?.tensors();
+/// A model of so many layers, some of them MLA, as files.
+pub fn checkpoint(layers: usize, mla_layers: &[usize]) -> Result<MemoryFiles> {
+    let config = CONFIG.replace("LAYERS", &layers.to_string());
+    let hybrid = HYBRID_CONFIG.replace("MLA", &format!("{mla_layers:?}")).replace("LAYERS", &layers.to_string());
+    let tensors = ModelConfig::parse(config.as_bytes(), hybrid.as_bytes(), &shape)?.tensors();
     let mut header = serde_json::Map::new();
     let mut data: Vec<u8> = Vec::new();
     for tensor in &tensors {
@@ -124,8 +126,8 @@ pub fn checkpoint() -> Result<MemoryFiles> {
     Ok(MemoryFiles::new(
         "the self-test's model",
         vec![
-            (CONFIG_FILE.into(), CONFIG.as_bytes().into()),
-            (HYBRID_CONFIG_FILE.into(), HYBRID_CONFIG.as_bytes().into()),
+            (CONFIG_FILE.into(), config.into_bytes().into()),
+            (HYBRID_CONFIG_FILE.into(), hybrid.into_bytes().into()),
             (SINGLE_FILE.into(), file.into()),
         ],
     ))

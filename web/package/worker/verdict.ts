@@ -19,8 +19,11 @@ function open(): Promise<Cache | undefined> {
   return caches.open(CACHE).catch(() => undefined);
 }
 
-/** Browsers do not tell the driver's version. A new browser or a new package tests again. */
+/**
+ * Browsers do not tell the driver's version. A new browser or a new package tests again. A worker that began as a blob
+ * has no address that a path could be relative to.
+ */
 function key({ info }: GPUAdapter): string {
   const parts = [info.vendor, info.architecture, info.device, info.description, navigator.userAgent, version];
-  return `/zebra-runtime/self-test/${parts.map(encodeURIComponent).join("/")}`;
+  return `${origin}/zebra-runtime/self-test/${parts.map(encodeURIComponent).join("/")}`;
 }

@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
-use zebra_runtime::files::{Files, MemoryFiles};
-use zebra_runtime::weights::{Checkpoint, Preset, ShardSink, quantize};
+use futures_util::FutureExt;
+use futures_util::future::LocalBoxFuture;
+use zebra_runtime::files::MemoryFiles;
+use zebra_runtime::weights::{Preset, ShardSink, quantize};
 
 const MODEL: &str = "../models/zebra-pocket";
 
@@ -47,16 +49,7 @@ fn embed(folder: &Path, out: &Path) -> Result<()> {
     }
     let files = MemoryFiles::new(folder.display().to_string(), files);
     let mut embedded = Memory::default();
-    pollster::block_on(async {
-        let checkpoint = Checkpoint::open(&files).await?;
-        quantize(&checkpoint, Preset::Q8, &mut embedded, &mut |_, _| {}).await?;
-        for name in files.names().await?.into_iter().filter(|name| !name.contains(".safetensors")) {
-            let size = files.size(&name).await?.unwrap_or(0);
-            let bytes = files.read(&name, 0..size).await?.into_owned();
-            embedded.0.insert(name, bytes);
-        }
-        anyhow::Ok(())
-    })?;
+    pollster::block_on(async { quantize(&files, Preset::Q8, &mut embedded, &mut |_, _| {}).await })?;
 
     let mut list = "pub static FILES: &[(&str, &[u8])] = &[\n".to_owned();
     let target = out.join("embedded");
@@ -76,13 +69,18 @@ fn embed(folder: &Path, out: &Path) -> Result<()> {
 struct Memory(BTreeMap<String, Vec<u8>>);
 
 impl ShardSink for Memory {
-    fn write(&mut self, file: &str, offset: u64, bytes: &[u8]) -> zebra_runtime::Result<()> {
+    fn write<'a>(
+        &'a mut self,
+        file: &'a str,
+        offset: u64,
+        bytes: &'a [u8],
+    ) -> LocalBoxFuture<'a, zebra_runtime::Result<()>> {
         let content = self.0.entry(file.to_owned()).or_default();
         let end = offset as usize + bytes.len();
         if content.len() < end {
             content.resize(end, 0);
         }
         content[offset as usize..end].copy_from_slice(bytes);
-        Ok(())
+        async { Ok(()) }.boxed_local()
     }
 }

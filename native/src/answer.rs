@@ -69,23 +69,22 @@ fn rate(tokens: usize, seconds: f64) -> f64 {
     if seconds > 0.0 { tokens as f64 / seconds } else { 0.0 }
 }
 
-/// What the command line says, else the model, else what changes nothing: greedy, no filter, no penalty.
+/// What the command line says, else the model, else what changes nothing.
 pub fn options(args: &SamplingArgs, model: &GenerationDefaults, seed: u64) -> GenerateOptions {
-    let plain = SamplingOptions::default();
+    let model = SamplingOptions::of(model);
     GenerateOptions {
         sampling: SamplingOptions {
-            temperature: args.temperature.or(model.temperature).unwrap_or(0.0),
-            top_k: args.top_k.or(model.top_k).unwrap_or(plain.top_k),
-            top_p: args.top_p.or(model.top_p).unwrap_or(plain.top_p),
-            min_p: args.min_p.or(model.min_p).unwrap_or(plain.min_p),
-            repetition_penalty: (args.repetition_penalty.or(model.repetition_penalty))
-                .unwrap_or(plain.repetition_penalty),
-            presence_penalty: args.presence_penalty.unwrap_or(plain.presence_penalty),
-            frequency_penalty: args.frequency_penalty.unwrap_or(plain.frequency_penalty),
-            penalty_window: args.penalty_window.unwrap_or(plain.penalty_window),
+            temperature: args.temperature.unwrap_or(model.temperature),
+            top_k: args.top_k.unwrap_or(model.top_k),
+            top_p: args.top_p.unwrap_or(model.top_p),
+            min_p: args.min_p.unwrap_or(model.min_p),
+            repetition_penalty: args.repetition_penalty.unwrap_or(model.repetition_penalty),
+            presence_penalty: args.presence_penalty.unwrap_or(model.presence_penalty),
+            frequency_penalty: args.frequency_penalty.unwrap_or(model.frequency_penalty),
+            penalty_window: args.penalty_window.unwrap_or(model.penalty_window),
             logit_bias: args.logit_bias.clone(),
             seed,
-            ..plain
+            ..model
         },
         max_tokens: args.max_tokens,
         stop: args.stop.clone(),

@@ -75,9 +75,7 @@ fn layer(index: usize, layer: &Layer) -> Value {
 
 /// What a token adds to the cache, beside what it adds to that of the base Transformer.
 fn cache(config: &ModelConfig, plan: &Plan) -> Value {
-    let elements: usize =
-        config.layers.iter().map(|l| if let Layer::Mla(m) = l { m.kv_lora_rank + m.qk_rope_head_dim } else { 0 }).sum();
-    let base = 2 * config.base.layers * config.base.kv_heads * config.base.head_dim;
+    let (elements, base) = (config.cache_elements(), config.base_cache_elements());
     let percent = |part: f64, whole: f64| (10_000.0 * part / whole).round() / 100.0;
     let in_use = plan.state.position_bytes();
     json!({

@@ -73,7 +73,11 @@ pub fn model(model: Option<&str>, adapter: Option<&str>, options: &LoadOptions, 
     let gpu = gpu(adapter, terminal)?;
     let started = Instant::now();
     let bar = terminal.bytes(&format!("Loading {}", files.describe()));
-    let mut progress = |Progress::Weights { done, total }| bar.set(done, total);
+    let mut progress = |progress| {
+        if let Progress::Weights { done, total } = progress {
+            bar.set(done, total);
+        }
+    };
     let engine = block_on(Engine::load(&*files, gpu, options, &mut progress))?;
     Ok(Loaded { engine, seconds: started.elapsed().as_secs_f64() })
 }

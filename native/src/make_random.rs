@@ -5,7 +5,7 @@
 use serde_json::{Map, Value, json};
 use zebra_runtime::config::{CONFIG_FILE, HYBRID_CONFIG_FILE, ModelConfig, TensorKind, TensorSpec};
 use zebra_runtime::weights::safetensors::Dtype;
-use zebra_runtime::weights::{Place, Preset, ShardLayout, ShardSink, Storage, WeightFormat, scale_name};
+use zebra_runtime::weights::{Place, Preset, ShardLayout, Storage, WeightFormat, scale_name};
 use zebra_runtime::{Error, Result};
 
 use crate::args::{Geometry, MakeRandomArgs, RandomFormat};
@@ -48,7 +48,7 @@ fn make(sizes: &Sizes, args: &MakeRandomArgs, progress: &mut dyn FnMut(u64, u64)
         RandomFormat::Q4 => (Storage::Preset(Preset::Q4), ShardLayout::SHARD_BYTES),
     };
     let layout = ShardLayout::new(&specs, storage, shard_bytes);
-    layout.write_heads(&mut staging)?;
+    pollster::block_on(layout.write_heads(&mut staging))?;
     let heads = layout.shards().iter().map(|shard| shard.head.len() as u64).sum();
     let mut writer =
         Writer { staging: &mut staging, block: vec![0; BLOCK], done: heads, total: layout.bytes(), progress };

@@ -4,8 +4,7 @@ use std::path::Path;
 
 use zebra_runtime::Result;
 use zebra_runtime::files::Files;
-use zebra_runtime::weights::safetensors::INDEX_FILE;
-use zebra_runtime::weights::{Checkpoint, Preset, ShardSink, quantize};
+use zebra_runtime::weights::{Preset, quantize};
 
 use crate::args::{QuantizeArgs, StoredFormat};
 use crate::load;
@@ -44,46 +43,17 @@ async fn quantize_files(
     preset: Preset,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<()> {
-    let checkpoint = Checkpoint::open(files).await?;
-    checkpoint.preset(Some(preset), preset)?;
     let mut staging = Staging::begin(out)?;
-    for name in files.names().await? {
-        if goes_along(&name) {
-            copy(files, &name, &mut staging).await?;
-        }
-    }
-    quantize(&checkpoint, preset, &mut staging, progress).await?;
+    quantize(files, preset, &mut staging, progress).await?;
     staging.finish()
-}
-
-/// Whether a file beside the weights belongs to the quantized model too.
-fn goes_along(name: &str) -> bool {
-    let told = ["LICENSE", "LICENCE", "NOTICE", "README", "USE_POLICY"];
-    (name.ends_with(".json") && name != INDEX_FILE)
-        || name.ends_with(".jinja")
-        || told.iter().any(|start| name.to_uppercase().starts_with(start))
-}
-
-async fn copy(files: &dyn Files, name: &str, staging: &mut Staging) -> Result<()> {
-    const CHUNK: u64 = 8 << 20;
-    let size = files.size(name).await?.unwrap_or(0);
-    let mut at = 0;
-    loop {
-        let end = size.min(at + CHUNK);
-        let bytes = files.read(name, at..end).await?;
-        // Also when it is empty: an empty file is a file.
-        staging.write(name, at, &bytes)?;
-        at = end;
-        if at == size {
-            return Ok(());
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs;
     use std::path::PathBuf;
+
+    use zebra_runtime::weights::Checkpoint;
 
     use super::*;
     use crate::files::FolderFiles;
@@ -129,7 +99,7 @@ mod tests {
         // q8 codes are no source for q4, and the refusal leaves nothing.
         let again = parent.path().join("q4");
         let error = quantize(&out, &again, Preset::Q4, &mut |_, _| {}).expect_err("it is quantized").to_string();
-        assert!(error.contains("--format") && error.contains("q8"), "{error}");
+        assert!(error.contains("format") && error.contains("q8"), "{error}");
         assert_eq!(fs::read_dir(parent.path()).expect("readable").count(), 1);
     }
 

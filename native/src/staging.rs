@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use futures_util::FutureExt;
+use futures_util::future::LocalBoxFuture;
 use zebra_runtime::weights::ShardSink;
 use zebra_runtime::{Error, Result};
 
@@ -59,6 +61,13 @@ impl Staging {
         Ok(())
     }
 
+    /// Puts `bytes` at `offset` of a file, which begins with its first piece.
+    pub fn write(&mut self, file: &str, offset: u64, bytes: &[u8]) -> Result<()> {
+        check_interrupt()?;
+        // The message names the file as it was to be, not the temporary one, which is gone when it is read.
+        self.put(file, offset, bytes).map_err(|e| failed(&self.target.join(file), e))
+    }
+
     fn put(&mut self, name: &str, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let file = match self.open.get_mut(name) {
             Some(file) => file,
@@ -74,10 +83,8 @@ impl Staging {
 }
 
 impl ShardSink for Staging {
-    fn write(&mut self, file: &str, offset: u64, bytes: &[u8]) -> Result<()> {
-        check_interrupt()?;
-        // The message names the file as it was to be, not the temporary one, which is gone when it is read.
-        self.put(file, offset, bytes).map_err(|e| failed(&self.target.join(file), e))
+    fn write<'a>(&'a mut self, file: &'a str, offset: u64, bytes: &'a [u8]) -> LocalBoxFuture<'a, Result<()>> {
+        async move { Staging::write(self, file, offset, bytes) }.boxed_local()
     }
 }
 

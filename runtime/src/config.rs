@@ -235,6 +235,16 @@ impl ModelConfig {
         })
     }
 
+    /// Values that a token adds to the caches of all layers.
+    pub fn cache_elements(&self) -> usize {
+        self.layers.iter().map(|layer| if let Layer::Mla(mla) = layer { mla.latent_dim() } else { 0 }).sum()
+    }
+
+    /// Values that a token adds to the cache of the Transformer that the model was made from.
+    pub fn base_cache_elements(&self) -> usize {
+        2 * self.base.layers * self.base.kv_heads * self.base.head_dim
+    }
+
     /// Every tensor of a checkpoint of this configuration, in the order of the forward pass.
     pub fn tensors(&self) -> Vec<TensorSpec> {
         let mut list = TensorList(Vec::new());

@@ -26,10 +26,14 @@ pub trait Files {
 
 /// Reads a whole small file (a configuration, a tokenizer); `None` when there is none.
 pub async fn read_whole(files: &dyn Files, name: &str) -> Result<Option<Vec<u8>>> {
-    match files.size(name).await? {
-        Some(size) => Ok(Some(files.read(name, 0..size).await?.into_owned())),
-        None => Ok(None),
+    const PART: u64 = 8 << 20;
+    let Some(size) = files.size(name).await? else { return Ok(None) };
+    let mut whole = files.read(name, 0..size.min(PART)).await?.into_owned();
+    while (whole.len() as u64) < size {
+        let at = whole.len() as u64;
+        whole.extend_from_slice(&files.read(name, at..size.min(at + PART)).await?);
     }
+    Ok(Some(whole))
 }
 
 /// Files that are already in memory, such as a model compiled into the binary.

@@ -1,7 +1,9 @@
 //! What must hold without any oracle: however a prompt is cut, whoever else is in a batch, and wherever a slot has been
 //! in between, the answer is the same.
 
+use std::cell::Cell;
 use std::path::Path;
+use std::rc::Rc;
 
 use pollster::block_on;
 use zebra_runtime::Error;
@@ -214,7 +216,8 @@ fn a_restored_or_forked_slot_never_left() {
         assert_eq!(answer(&mut engine, 0, None, &drawn(14)).ids, straight.ids[6..], "{cache:?}: back to A");
 
         // By way of host memory, into another slot.
-        block_on(at_a.move_to_host()).expect("moves");
+        block_on(at_a.mirror()).expect("is copied");
+        at_a.leave_gpu();
         assert_eq!(at_a.gpu_bytes(), 0);
         answer(&mut engine, 1, Some(&c), &drawn(30));
         engine.restore(1, &at_a).expect("restores");
@@ -323,5 +326,76 @@ fn what_a_plan_counts_is_what_is_allocated() {
             assert_eq!(allocated.get(purpose).copied().unwrap_or(0), *bytes, "{preset}: {}", purpose.name());
         }
         println!("{preset}: {} bytes planned and allocated", planned.iter().map(|(_, b)| b).sum::<u64>());
+    }
+}
+
+#[test]
+fn an_answer_goes_on_where_a_lost_device_left_it() {
+    // 40 tokens are known from a first answer, so that the second starts from a snapshot; the clock cuts its prompt.
+    let time = Rc::new(Cell::new(0.0));
+    let clock = time.clone();
+    let options = LoadOptions {
+        preset: Some(Preset::Q8),
+        cache: CacheFormat::Q8,
+        mirrored: 2,
+        clock: Some(Rc::new(move || {
+            clock.set(clock.get() + 30.0);
+            clock.get()
+        })),
+        ..LoadOptions::default()
+    };
+    let files = tiny("tiny-gqa");
+    for sampling in [SamplingOptions::greedy(), SamplingOptions { temperature: 1.0, seed: 11, ..Default::default() }] {
+        let ask = |answered: &[u32]| GenerateOptions {
+            sampling: sampling.clone(),
+            max_tokens: Some(30),
+            ignore_eos: true,
+            answered: answered.to_vec(),
+            ..GenerateOptions::default()
+        };
+        // Ended by a stop text, as only what ends by itself leaves a snapshot.
+        let start = |engine: &mut Engine| {
+            let stop = vec![engine.tokenizer().decode(&[5]).expect("text")];
+            let options = GenerateOptions { stop, max_tokens: Some(200), ..ask(&[]) };
+            answer(engine, 0, Some(&ids(40, 3)), &options)
+        };
+        let mut engine = engine("tiny-gqa", options.clone());
+        let first = start(&mut engine);
+        let prompt = [ids(40, 3), first.ids.clone(), ids(90, 6)].concat();
+        let whole = answer(&mut engine, 0, Some(&prompt), &ask(&[]));
+        assert!(whole.cached_tokens >= 39, "{} tokens were known", whole.cached_tokens);
+
+        // The same again up to 12 tokens, whose device is then destroyed with others under way.
+        let mut engine = self::engine("tiny-gqa", options.clone());
+        start(&mut engine);
+        let gpu = engine.model().gpu().clone();
+        let mut got = Vec::new();
+        let request = ask(&[]);
+        let mut generation = block_on(engine.generate(0, &prompt, &request)).expect("starts");
+        let lost = loop {
+            match block_on(generation.next()) {
+                Ok(piece) => got.push(piece.expect("30 tokens").id),
+                Err(error) => break error,
+            }
+            if got.len() == 12 {
+                gpu.destroy();
+            }
+        };
+        assert!(matches!(lost, Error::DeviceLost(_)), "{lost}");
+        drop(generation);
+        let refused = block_on(engine.generate(0, &prompt, &request)).err().expect("the device is gone");
+        assert!(matches!(refused, Error::DeviceLost(_)), "{refused}");
+
+        block_on(engine.revive(&*files, self::gpu(), &mut |_| {})).expect("it comes back");
+        let rest = answer(&mut engine, 0, Some(&prompt), &ask(&got));
+        assert_eq!(rest, whole, "{} tokens came before the loss", got.len());
+        println!(
+            "lost after {} of {} tokens, {} cached: the same answer",
+            got.len(),
+            whole.ids.len(),
+            rest.cached_tokens
+        );
+        let other = answer(&mut engine, 0, Some(&ids(50, 2)), &ask(&[]));
+        assert_ne!(other.ids, whole.ids, "the control: another prompt has another answer");
     }
 }

@@ -73,8 +73,16 @@ export function toErrorData(thrown: unknown): ErrorData {
   if (thrown instanceof DOMException && thrown.name === "AbortError") {
     return { code: "aborted", message: "stopped", details: {} };
   }
+  if (isErrorData(thrown)) {
+    return thrown;
+  }
   const message = thrown instanceof Error ? `${thrown.name}: ${thrown.message}` : String(thrown);
   return { code: "internal", message, details: {} };
+}
+
+/** The wasm module throws its errors in this form already. */
+function isErrorData(thrown: unknown): thrown is ErrorData {
+  return typeof thrown === "object" && thrown !== null && "code" in thrown && "message" in thrown && "details" in thrown;
 }
 
 /** The error that {@link toErrorData} took apart. */

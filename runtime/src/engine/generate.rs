@@ -30,6 +30,9 @@ pub struct GenerateOptions {
     pub ignore_eos: bool,
     /// Ends the reading of a long prompt with [`Error::Aborted`].
     pub abort: Option<Abort>,
+    /// Tokens of this answer that were drawn before its device was lost: they are read again one by one, as they were
+    /// then, and not told again.
+    pub answered: Vec<u32>,
 }
 
 /// Why an answer ended.
@@ -123,22 +126,7 @@ impl Engine {
         let last = prompt.len() - 1;
         let cached = self.rewind(slot, prompt)?;
         self.slots[slot].lost = true;
-        let chunk = self.model.plan().options.max_rows as usize;
-        let mut waiting: Option<Ticket> = None;
-        for (i, part) in prompt[cached..last].chunks(chunk).enumerate() {
-            let first = cached + i * chunk;
-            let rows = part.iter().enumerate().map(|(j, &id)| row(slot, Token::Id(id), first + j, false)).collect();
-            if options.abort.as_ref().is_some_and(|asked| asked()) {
-                return Err(Error::Aborted);
-            }
-            // One chunk runs while the next is prepared; more would only delay a stop.
-            if let Some(ticket) = waiting.replace(self.model.submit(&Step { rows })?) {
-                self.model.wait(ticket).await?;
-            }
-        }
-        if let Some(ticket) = waiting {
-            self.model.wait(ticket).await?;
-        }
+        self.read(slot, cached, &prompt[..last], options).await?;
         self.slots[slot].history =
             History { tokens: prompt[..last].to_vec(), pending: Some(prompt[last]), answer_index: 0 };
         self.slots[slot].lost = false;
@@ -146,6 +134,39 @@ impl Engine {
             self.keep(slot).await?;
         }
         self.answer(slot, prompt.len(), cached, options).await
+    }
+
+    /// Reads the tokens of a prompt from `first` on.
+    async fn read(&mut self, slot: usize, first: usize, tokens: &[u32], options: &GenerateOptions) -> Result<()> {
+        let again = !options.answered.is_empty();
+        if !again {
+            self.cuts.clear();
+        }
+        // One chunk runs while the next is prepared; more would only delay a stop.
+        let mut waiting: Option<(Ticket, usize, f64)> = None;
+        let mut at = first;
+        while at < tokens.len() || waiting.is_some() {
+            let next = if at < tokens.len() {
+                if options.abort.as_ref().is_some_and(|asked| asked()) {
+                    return Err(Error::Aborted);
+                }
+                let end = self.cuts.iter().copied().find(|&cut| cut > at).unwrap_or(at + self.pace.rows());
+                let part = &tokens[at..end.min(tokens.len())];
+                let rows = part.iter().enumerate().map(|(j, &id)| row(slot, Token::Id(id), at + j, false)).collect();
+                at += part.len();
+                if !again {
+                    self.cuts.push(at);
+                }
+                Some((self.model.submit(&Step { rows })?, part.len(), self.pace.now()))
+            } else {
+                None
+            };
+            if let Some((ticket, rows, submitted)) = std::mem::replace(&mut waiting, next) {
+                self.model.wait(ticket).await?;
+                self.pace.finished(rows, submitted);
+            }
+        }
+        Ok(())
     }
 
     /// Goes on with an answer that [`FinishReason::Length`] ended, or that a restored snapshot holds.
@@ -170,8 +191,11 @@ impl Engine {
         let have = self.context();
         if prompt.len() > have {
             let most = self.config.max_position_embeddings;
-            let advice =
-                if most > have { format!("--context can be as large as {most}") } else { "shorten the prompt".into() };
+            let advice = if most > have {
+                format!("the context can be as large as {most}")
+            } else {
+                "shorten the prompt".into()
+            };
             return Err(Error::Context { need: prompt.len(), have, advice });
         }
         Ok(())
@@ -192,14 +216,23 @@ impl Engine {
         let first_index = history.answer_index;
         let stop_ids: &[u32] = if options.ignore_eos { &[] } else { &self.defaults.stop_ids };
         let settings = options.sampling.settings(self.config.vocab_size, stop_ids, first_index + most.max(1) as u32)?;
-        let stops = StopMatcher::new(&options.stop)?;
-        let stream = self.tokenizer.stream();
+        let mut stops = StopMatcher::new(&options.stop)?;
+        let mut stream = self.tokenizer.stream();
+        let mut text = String::new();
         let mut tokens = history.tokens;
         tokens.extend(history.pending);
-        self.model.set_sampling(slot as u32, &settings, &tokens, first_index);
+        let answered = &options.answered[..];
+        for &id in answered {
+            let step = Step { rows: vec![row(slot, Token::Id(tokens[tokens.len() - 1]), tokens.len() - 1, false)] };
+            let ticket = self.model.submit(&step)?;
+            self.model.wait(ticket).await?;
+            tokens.push(id);
+            text += &stops.push(&stream.push(id)?).0;
+        }
+        self.model.set_sampling(slot as u32, &settings, &tokens, first_index + answered.len() as u32);
         let mut tickets = VecDeque::new();
         let mut reason = None;
-        if most == 0 {
+        if most <= answered.len() {
             reason = Some(FinishReason::Length);
         } else {
             let position = tokens.len() - 1;
@@ -209,13 +242,13 @@ impl Engine {
         }
         Ok(Generation {
             position: tokens.len() as u32,
-            ahead: most.saturating_sub(1),
+            ahead: most.saturating_sub(1 + answered.len()),
             engine: self,
             slot,
             tickets,
-            sampled: Vec::new(),
-            shown: 0,
-            text: String::new(),
+            sampled: answered.to_vec(),
+            shown: answered.len(),
+            text,
             stream,
             stops,
             reason,
@@ -293,15 +326,34 @@ impl Generation<'_> {
 
     /// Waits for what is under way and tells the answer as it stands.
     pub async fn finish(mut self) -> Result<Finished> {
-        while !self.tickets.is_empty() {
-            self.receive().await?;
-        }
         let reason = self.reason.unwrap_or(FinishReason::Aborted);
         if reason == FinishReason::Aborted {
             let rest = self.stream.finish()?;
             let (shown, _) = self.stops.push(&rest);
             self.text += &shown;
             self.text += &self.stops.finish();
+        }
+        match self.settle(reason).await {
+            // The answer is whole. That its slot is not is for the next one to find.
+            Err(Error::DeviceLost(_)) => {}
+            other => {
+                other?;
+                self.settled = true;
+            }
+        }
+        Ok(Finished {
+            ids: self.sampled[..self.shown].to_vec(),
+            text: std::mem::take(&mut self.text),
+            finish_reason: reason,
+            prompt_tokens: self.prompt_tokens,
+            cached_tokens: self.cached_tokens,
+        })
+    }
+
+    /// Waits for what is under way and writes down what the slot has read.
+    async fn settle(&mut self, reason: FinishReason) -> Result<()> {
+        while !self.tickets.is_empty() {
+            self.receive().await?;
         }
         let slot = &mut self.engine.slots[self.slot];
         // Every sampled token but the last has been read, whether it was shown or not.
@@ -311,17 +363,10 @@ impl Generation<'_> {
             slot.history.pending = Some(last);
             slot.history.answer_index = self.first_index + self.sampled.len() as u32;
         }
-        self.settled = true;
         if reason == FinishReason::Stop {
             self.engine.keep(self.slot).await?;
         }
-        Ok(Finished {
-            ids: self.sampled[..self.shown].to_vec(),
-            text: std::mem::take(&mut self.text),
-            finish_reason: reason,
-            prompt_tokens: self.prompt_tokens,
-            cached_tokens: self.cached_tokens,
-        })
+        self.engine.mirror().await
     }
 }
 

@@ -2,8 +2,10 @@
 //! GPU while the CPU only listens. Knows the model, the tokenizer and the sampler, and no kernel.
 
 mod generate;
+mod pace;
 pub mod probe;
 mod sampling;
+pub mod self_test;
 mod snapshot;
 
 use std::collections::VecDeque;
@@ -11,9 +13,11 @@ use std::rc::Rc;
 
 pub use crate::model::CacheFormat;
 pub use generate::{Abort, FinishReason, Finished, GenerateOptions, Generation, Piece};
+pub use pace::Clock;
 pub use sampling::SamplingOptions;
 pub use snapshot::Snapshot;
 
+use self::pace::Pace;
 use self::snapshot::{Block, History};
 use crate::config::ModelConfig;
 use crate::files::Files;
@@ -44,7 +48,7 @@ pub enum KernelChoice {
 }
 
 /// How to load a model.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct LoadOptions {
     /// The weights' format: that of a quantized folder, else q8, when not given.
     pub preset: Option<Preset>,
@@ -60,6 +64,10 @@ pub struct LoadOptions {
     pub chunk_rows: Option<u32>,
     /// Rows of a step whose logits can be asked for: one for each slot when not given.
     pub logit_rows: Option<u32>,
+    /// Of the newest snapshots, how many are held in host memory too: what [`Engine::revive`] starts from.
+    pub mirrored: usize,
+    /// With a clock a prompt is cut into submits of about 100 ms, so that whatever else the GPU draws goes on.
+    pub clock: Option<Clock>,
 }
 
 impl Default for LoadOptions {
@@ -73,6 +81,8 @@ impl Default for LoadOptions {
             snapshot_budget: 256 << 20,
             chunk_rows: None,
             logit_rows: None,
+            mirrored: 0,
+            clock: None,
         }
     }
 }
@@ -80,8 +90,13 @@ impl Default for LoadOptions {
 impl LoadOptions {
     /// The plan of a model on an adapter: what [`Engine::load`] makes, and what can be counted and sized without it.
     pub fn plan(&self, checkpoint: &Checkpoint<'_>, gpu: &Gpu) -> Result<Plan> {
+        self.plan_within(checkpoint, gpu, gpu.limits())
+    }
+
+    /// The plan under other limits than the adapter's: what would be needed where they do not suffice.
+    pub fn plan_within(&self, checkpoint: &Checkpoint<'_>, gpu: &Gpu, limits: Limits) -> Result<Plan> {
         let config = checkpoint.config();
-        Plan::new(config, self.plan_options(config, checkpoint.stored(), gpu)?, gpu.limits())
+        Plan::new(config, self.plan_options(config, checkpoint.stored(), gpu)?, limits)
     }
 
     fn plan_options(&self, config: &ModelConfig, stored: Option<Preset>, gpu: &Gpu) -> Result<PlanOptions> {
@@ -116,6 +131,8 @@ impl LoadOptions {
 pub enum Progress {
     /// Bytes of weights on the GPU.
     Weights { done: u64, total: u64 },
+    /// The weights are there; what is left are shaders.
+    Shaders,
 }
 
 /// A loaded model with its tokenizer, ready to answer.
@@ -130,6 +147,11 @@ pub struct Engine {
     /// Kept by the engine itself, the one used last at the back.
     kept: VecDeque<Snapshot>,
     budget: u64,
+    mirrored: usize,
+    pace: Pace,
+    /// Where the reading of the last prompt was cut. How rows are read together decides the order of their sums, so that
+    /// an answer that goes on after a lost device cuts where its first attempt did.
+    cuts: Vec<usize>,
 }
 
 /// What the CPU knows of a slot.
@@ -159,15 +181,42 @@ impl Engine {
         let template = ChatTemplate::load(files).await?;
         let defaults = GenerationDefaults::load(files, &tokenizer).await?;
         let plan = options.plan(&checkpoint, &gpu)?;
-        let total: u64 = plan.bytes().iter().map(|(_, bytes)| bytes).sum();
-        let (preset, limits) = (plan.options.preset, gpu.limits());
-        let smaller = PlanOptions { preset: Preset::Q4, ..plan.options.clone() };
-        let model = Model::load(gpu, &checkpoint, plan, &mut |done, total| progress(Progress::Weights { done, total }))
-            .await
-            .map_err(|e| does_not_fit(e, total, preset, &config, smaller, limits))?;
+        let pace = Pace::new(options.clock.clone(), plan.options.max_rows);
+        let model = load_model(&checkpoint, gpu, plan, progress).await?;
         let slots = (0..options.slots).map(|_| Slot::default()).collect();
-        let budget = options.snapshot_budget;
-        Ok(Engine { model, config, parameters, tokenizer, template, defaults, slots, kept: VecDeque::new(), budget })
+        Ok(Engine {
+            model,
+            config,
+            parameters,
+            tokenizer,
+            template,
+            defaults,
+            slots,
+            kept: VecDeque::new(),
+            budget: options.snapshot_budget,
+            mirrored: options.mirrored,
+            pace,
+            cuts: Vec::new(),
+        })
+    }
+
+    /// Brings the model back on another device, after its own was lost. Slots are empty then; what snapshots hold in
+    /// host memory stays, and [`GenerateOptions::answered`] goes on with an answer.
+    ///
+    /// # Errors
+    /// As [`Engine::load`].
+    pub async fn revive(&mut self, files: &dyn Files, gpu: Gpu, progress: &mut dyn FnMut(Progress)) -> Result<()> {
+        let checkpoint = Checkpoint::open(files).await?;
+        let options = self.model.plan().options.clone();
+        let options = PlanOptions { subgroups: options.subgroups && gpu.has_subgroups(), ..options };
+        let plan = Plan::new(checkpoint.config(), options, gpu.limits())?;
+        for snapshot in &self.kept {
+            snapshot.lose_gpu();
+        }
+        self.kept.retain(Snapshot::is_held);
+        self.slots.fill_with(Slot::default);
+        self.model = load_model(&checkpoint, gpu, plan, progress).await?;
+        Ok(())
     }
 
     pub fn config(&self) -> &ModelConfig {
@@ -209,7 +258,7 @@ impl Engine {
 
     /// The prompt of a chat, ending where the assistant's answer begins.
     pub fn encode_chat(&self, messages: &[Message]) -> Result<Vec<u32>> {
-        let none = || Error::Template("this checkpoint has none; give a raw prompt (--raw)".into());
+        let none = || Error::Template("this checkpoint has none; give a prompt instead of messages".into());
         encode_chat(&self.tokenizer, self.template.as_ref().ok_or_else(none)?, messages, true)
     }
 
@@ -293,24 +342,48 @@ impl Engine {
         }
         Ok(())
     }
+
+    /// Brings the newest snapshots to host memory, and only those.
+    async fn mirror(&self) -> Result<()> {
+        let newest: Vec<&Snapshot> = self.kept.iter().rev().take(self.mirrored).collect();
+        for snapshot in self.kept.iter().rev().skip(self.mirrored) {
+            snapshot.leave_host(&newest);
+        }
+        for snapshot in newest {
+            snapshot.mirror().await?;
+        }
+        Ok(())
+    }
+}
+
+async fn load_model(
+    checkpoint: &Checkpoint<'_>,
+    gpu: Gpu,
+    plan: Plan,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Model> {
+    let total: u64 = plan.bytes().iter().map(|(_, bytes)| bytes).sum();
+    let (options, limits) = (plan.options.clone(), gpu.limits());
+    let progress = &mut |done, total| {
+        progress(Progress::Weights { done, total });
+        if done == total {
+            progress(Progress::Shaders);
+        }
+    };
+    Model::load(gpu, checkpoint, plan, progress)
+        .await
+        .map_err(|e| does_not_fit(e, total, checkpoint.config(), options, limits))
 }
 
 /// Adds to an out-of-memory error what the whole model needs and what would need less.
-fn does_not_fit(
-    error: Error,
-    total: u64,
-    preset: Preset,
-    config: &ModelConfig,
-    smaller: PlanOptions,
-    limits: Limits,
-) -> Error {
+fn does_not_fit(error: Error, total: u64, config: &ModelConfig, options: PlanOptions, limits: Limits) -> Error {
     let Error::OutOfMemory { what, need, .. } = error else { return error };
     let gib = |bytes: u64| format!("{:.2} GiB", bytes as f64 / f64::from(1 << 30));
-    let context = smaller.context;
-    let advice = match Plan::new(config, smaller, limits) {
+    let (preset, context) = (options.preset, options.context);
+    let advice = match Plan::new(config, PlanOptions { preset: Preset::Q4, ..options }, limits) {
         Ok(plan) if preset != Preset::Q4 => {
             let q4: u64 = plan.bytes().iter().map(|(_, bytes)| bytes).sum();
-            format!("--format q4 would need {}", gib(q4))
+            format!("as q4 it would need {}", gib(q4))
         }
         _ => "a shorter context would need less".into(),
     };

@@ -5,6 +5,7 @@
 use crate::model::sampling::{
     CANDIDATES, SLOT_BIAS, SLOT_HISTORY, SLOT_STOPS, SampleSettings, SlotSettings, TOP_LOGPROBS,
 };
+use crate::text::GenerationDefaults;
 use crate::{Error, Result};
 
 /// Below it a temperature leaves no second token a chance; it bounds the inverse.
@@ -58,6 +59,19 @@ impl Default for SamplingOptions {
 }
 
 impl SamplingOptions {
+    /// What a checkpoint says, and what changes nothing where it is silent: greedy, no filter, no penalty.
+    pub fn of(defaults: &GenerationDefaults) -> Self {
+        let plain = Self::greedy();
+        Self {
+            temperature: defaults.temperature.unwrap_or(plain.temperature),
+            top_k: defaults.top_k.unwrap_or(plain.top_k),
+            top_p: defaults.top_p.unwrap_or(plain.top_p),
+            min_p: defaults.min_p.unwrap_or(plain.min_p),
+            repetition_penalty: defaults.repetition_penalty.unwrap_or(plain.repetition_penalty),
+            ..plain
+        }
+    }
+
     /// The best token, always.
     pub fn greedy() -> Self {
         Self { temperature: 0.0, ..Self::default() }

@@ -44,16 +44,11 @@ impl Block {
     }
 }
 
-/// Bytes that were copied off a slot, on the GPU or in host memory.
+/// Bytes that were copied off a slot: on the GPU, in host memory, or both.
 #[derive(Debug)]
 struct Stored {
-    place: RefCell<Place>,
-}
-
-#[derive(Debug)]
-enum Place {
-    Gpu(Held),
-    Host(Vec<u8>),
+    gpu: RefCell<Option<Held>>,
+    host: RefCell<Option<Vec<u8>>>,
 }
 
 /// A GPU buffer that leaves the account when it is dropped.
@@ -90,44 +85,46 @@ impl Stored {
             at += size;
         }
         gpu.copy(&copies);
-        Ok(Self { place: RefCell::new(Place::Gpu(Held { gpu: gpu.clone(), buffer })) })
+        let held = Held { gpu: gpu.clone(), buffer };
+        Ok(Self { gpu: RefCell::new(Some(held)), host: RefCell::new(None) })
     }
 
     /// Copies everything back to where it came from.
-    fn copy_to(&self, gpu: &Gpu, ranges: &[Range<'_>]) {
+    fn copy_to(&self, gpu: &Gpu, ranges: &[Range<'_>]) -> Result<()> {
         let mut at = 0;
-        match &*self.place.borrow() {
-            Place::Gpu(held) => {
-                let mut copies = Vec::new();
-                for (to, offset, size) in ranges {
-                    copies.push((&held.buffer, at, *to, *offset, *size));
-                    at += size;
-                }
-                gpu.copy(&copies);
+        if let Some(held) = &*self.gpu.borrow() {
+            let mut copies = Vec::new();
+            for (to, offset, size) in ranges {
+                copies.push((&held.buffer, at, *to, *offset, *size));
+                at += size;
             }
-            Place::Host(bytes) => {
-                for (to, offset, size) in ranges {
-                    gpu.write(to, *offset, &bytes[at as usize..(at + size) as usize]);
-                    at += size;
-                }
+            gpu.copy(&copies);
+        } else if let Some(bytes) = &*self.host.borrow() {
+            for (to, offset, size) in ranges {
+                gpu.write(to, *offset, &bytes[at as usize..(at + size) as usize]);
+                at += size;
             }
+        } else {
+            return Err(Error::Snapshot("it was lost with the GPU that held it".into()));
         }
+        Ok(())
     }
 
     fn gpu_bytes(&self) -> u64 {
-        match &*self.place.borrow() {
-            Place::Gpu(held) => held.buffer.size(),
-            Place::Host(_) => 0,
-        }
+        self.gpu.borrow().as_ref().map_or(0, |held| held.buffer.size())
     }
 
-    async fn move_to_host(&self) -> Result<()> {
-        let (gpu, buffer) = match &*self.place.borrow() {
-            Place::Gpu(held) => (held.gpu.clone(), held.buffer.clone()),
-            Place::Host(_) => return Ok(()),
+    fn host_bytes(&self) -> u64 {
+        self.host.borrow().as_ref().map_or(0, |bytes| bytes.len() as u64)
+    }
+
+    async fn mirror(&self) -> Result<()> {
+        let (gpu, buffer) = match &*self.gpu.borrow() {
+            Some(held) if self.host.borrow().is_none() => (held.gpu.clone(), held.buffer.clone()),
+            _ => return Ok(()),
         };
         let bytes = gpu.read(&buffer, 0..buffer.size()).await?;
-        *self.place.borrow_mut() = Place::Host(bytes);
+        *self.host.borrow_mut() = Some(bytes);
         Ok(())
     }
 }
@@ -140,16 +137,52 @@ impl Snapshot {
 
     /// GPU bytes it holds; blocks that it shares with other snapshots count for each.
     pub fn gpu_bytes(&self) -> u64 {
-        self.states.gpu_bytes() + self.blocks.iter().map(|b| b.rows.gpu_bytes()).sum::<u64>()
+        self.stored().map(Stored::gpu_bytes).sum()
     }
 
-    /// Moves it to host memory; it restores as before.
-    pub async fn move_to_host(&self) -> Result<()> {
-        self.states.move_to_host().await?;
-        for block in &self.blocks {
-            block.rows.move_to_host().await?;
+    /// Bytes it holds in host memory, counted in the same way.
+    pub fn host_bytes(&self) -> u64 {
+        self.stored().map(Stored::host_bytes).sum()
+    }
+
+    /// Copies it to host memory too, where it outlives its GPU.
+    pub async fn mirror(&self) -> Result<()> {
+        for stored in self.stored() {
+            stored.mirror().await?;
         }
         Ok(())
+    }
+
+    /// Gives back the GPU memory of what was mirrored.
+    pub fn leave_gpu(&self) {
+        for stored in self.stored().filter(|s| s.host_bytes() > 0) {
+            stored.gpu.borrow_mut().take();
+        }
+    }
+
+    /// Gives back the host memory of what is on the GPU and shared with none of `others`.
+    pub(super) fn leave_host(&self, others: &[&Snapshot]) {
+        for stored in self.stored().filter(|s| s.gpu_bytes() > 0) {
+            if !others.iter().any(|other| other.stored().any(|s| std::ptr::eq(s, stored))) {
+                stored.host.borrow_mut().take();
+            }
+        }
+    }
+
+    /// Forgets what was on a GPU that is gone.
+    pub(super) fn lose_gpu(&self) {
+        for stored in self.stored() {
+            stored.gpu.borrow_mut().take();
+        }
+    }
+
+    /// Whether it can be restored.
+    pub fn is_held(&self) -> bool {
+        self.stored().all(|s| s.gpu_bytes() > 0 || s.host_bytes() > 0)
+    }
+
+    fn stored(&self) -> impl Iterator<Item = &Stored> {
+        std::iter::once(&*self.states).chain(self.blocks.iter().map(|b| &b.rows))
     }
 
     /// Copies a slot. `in_place` are the blocks that hold its first rows; the new one is added.
@@ -178,10 +211,10 @@ impl Snapshot {
             return Err(Error::Context { need, have, advice: "the snapshot is of a longer context".into() });
         }
         let ranges = state_ranges(model, slot);
-        self.states.copy_to(model.gpu(), &ranges);
+        self.states.copy_to(model.gpu(), &ranges)?;
         let held = self.blocks.iter().zip(&*in_place).take_while(|(a, b)| Rc::ptr_eq(a, b)).count();
         for block in &self.blocks[held..] {
-            block.rows.copy_to(model.gpu(), &row_ranges(model, slot, block.start, block.len));
+            block.rows.copy_to(model.gpu(), &row_ranges(model, slot, block.start, block.len))?;
         }
         in_place.clone_from(&self.blocks);
         Ok(())

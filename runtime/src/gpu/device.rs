@@ -1,11 +1,12 @@
 //! Opening a GPU, allocating, uploading, reading back, and turning its faults into [`Error`]s.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::program::Pipelines;
 use super::{Buffer, Purpose};
 use crate::{Error, Result};
 
@@ -90,12 +91,19 @@ struct Inner {
     queue: wgpu::Queue,
     description: AdapterDescription,
     features: wgpu::Features,
+    subgroups: Cell<bool>,
     fault: Fault,
     allocated: RefCell<BTreeMap<Purpose, u64>>,
+    /// Made so far, for every program of this device.
+    pipelines: RefCell<Pipelines>,
 }
 
-const INSTALL_A_DRIVER: &str = "Install a Vulkan driver of your GPU's maker; a machine without a GPU can use Mesa's \
-     software driver (Debian and Ubuntu: apt-get install mesa-vulkan-drivers libvulkan1)";
+const HOW_TO_GET_ONE: &str = if cfg!(target_arch = "wasm32") {
+    "Use a browser with WebGPU (a current Chrome, Edge, Safari or Firefox) and leave its hardware acceleration on"
+} else {
+    "Install a Vulkan driver of your GPU's maker; a machine without a GPU can use Mesa's software driver (Debian and \
+     Ubuntu: apt-get install mesa-vulkan-drivers libvulkan1)"
+};
 
 fn instance() -> wgpu::Instance {
     let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
@@ -103,22 +111,17 @@ fn instance() -> wgpu::Instance {
     wgpu::Instance::new(descriptor)
 }
 
-/// The adapters in the order of preference: discrete, integrated, virtual, other, software.
+/// The adapters in the order of preference: discrete, integrated, virtual, other, software. A browser lists none: there
+/// it is the one that it answers with.
 async fn adapters() -> Vec<wgpu::Adapter> {
-    let mut found = instance().enumerate_adapters(wgpu::Backends::PRIMARY).await;
-    if found.is_empty() {
-        // A browser lists no adapters and its first answer is often null: ask a few times.
-        for _ in 0..3 {
-            let options = wgpu::RequestAdapterOptions {
-                power_preference: wgpu::PowerPreference::HighPerformance,
-                ..Default::default()
-            };
-            if let Ok(adapter) = instance().request_adapter(&options).await {
-                found.push(adapter);
-                break;
-            }
-        }
+    if cfg!(target_arch = "wasm32") {
+        let options = wgpu::RequestAdapterOptions {
+            power_preference: wgpu::PowerPreference::HighPerformance,
+            ..Default::default()
+        };
+        return instance().request_adapter(&options).await.into_iter().collect();
     }
+    let mut found = instance().enumerate_adapters(wgpu::Backends::PRIMARY).await;
     found.sort_by_key(|a| match a.get_info().device_type {
         wgpu::DeviceType::DiscreteGpu => 0,
         wgpu::DeviceType::IntegratedGpu => 1,
@@ -157,7 +160,7 @@ impl Gpu {
                 found: format!("\"{w}\" was asked for, found {}", list(&names)),
                 advice: "Give an adapter's index or a part of its name".into(),
             },
-            _ => Error::NoAdapter { found: "none was found".into(), advice: INSTALL_A_DRIVER.into() },
+            _ => Error::NoAdapter { found: "none was found".into(), advice: HOW_TO_GET_ONE.into() },
         })?;
 
         let offered = adapter.features();
@@ -189,18 +192,16 @@ impl Gpu {
             lock(&keep).get_or_insert(error);
         }));
         let keep = fault.clone();
-        device.set_device_lost_callback(move |reason, message| {
-            if reason != wgpu::DeviceLostReason::Destroyed {
-                *lock(&keep) = Some(Error::DeviceLost(message));
-            }
-        });
+        device.set_device_lost_callback(move |_, message| *lock(&keep) = Some(Error::DeviceLost(message)));
         Ok(Gpu(Rc::new(Inner {
             description: AdapterDescription::new(adapter),
             device,
             queue,
             features,
+            subgroups: Cell::new(features.contains(wgpu::Features::SUBGROUP)),
             fault,
             allocated: RefCell::default(),
+            pipelines: RefCell::default(),
         })))
     }
 
@@ -216,7 +217,19 @@ impl Gpu {
 
     /// Whether shaders may use subgroup operations.
     pub fn has_subgroups(&self) -> bool {
-        self.0.features.contains(wgpu::Features::SUBGROUP)
+        self.0.subgroups.get()
+    }
+
+    /// Says that the device was opened with subgroups although wgpu does not know: it has no name for the feature in
+    /// browsers, whose pages can add it to the request.
+    pub fn assume_subgroups(&self) {
+        self.0.subgroups.set(true);
+    }
+
+    /// Destroys the device, as a driver that resets does: everything under way and later fails with
+    /// [`Error::DeviceLost`].
+    pub fn destroy(&self) {
+        self.0.device.destroy();
     }
 
     /// Whether passes can be timed on the GPU.
@@ -265,10 +278,12 @@ impl Gpu {
         self.fault()
     }
 
-    /// Forgets buffers in the account of [`Gpu::allocated`]; their memory goes when their last clone does.
+    /// Gives the memory of buffers back, once what was submitted with them is done: a browser would wait for its garbage
+    /// collector, which does not feel the weight of GPU memory. They are not used again.
     pub fn release(&self, buffers: &[Buffer]) {
         let mut allocated = self.0.allocated.borrow_mut();
         for buffer in buffers.iter().filter(|b| b.is_allocated()) {
+            buffer.raw().destroy();
             if let Some(bytes) = allocated.get_mut(&buffer.purpose()) {
                 *bytes = bytes.saturating_sub(buffer.size());
             }
@@ -342,7 +357,8 @@ impl Gpu {
         self.poll_until(index)?;
         let mapped = wait.await.map_err(|_| self.lost("while reading back"))?;
         self.fault()?;
-        mapped.map_err(|e| Error::Gpu { what: "readback".into(), reason: e.to_string() })?;
+        // A buffer of ours that no error was reported of fails to map only with its device.
+        mapped.map_err(|e| self.lost(&e.to_string()))?;
         let view = staging
             .slice(..)
             .get_mapped_range()
@@ -362,8 +378,9 @@ impl Gpu {
             .map_err(|e| self.lost(&e.to_string()))
     }
 
+    /// The fault that explains why something failed that cannot fail otherwise; all later calls fail with it.
     fn lost(&self, when: &str) -> Error {
-        lock(&self.0.fault).clone().unwrap_or_else(|| Error::DeviceLost(when.into()))
+        lock(&self.0.fault).get_or_insert_with(|| Error::DeviceLost(when.into())).clone()
     }
 
     /// The error the device reported since the last call, if any.
@@ -388,12 +405,16 @@ impl Gpu {
         &self.0.device
     }
 
+    pub(super) fn pipelines(&self) -> &RefCell<Pipelines> {
+        &self.0.pipelines
+    }
+
     pub(super) fn queue(&self) -> &wgpu::Queue {
         &self.0.queue
     }
 }
 
-const SMALLER: &str = "a smaller format (--format q4), a shorter context (--context) or another adapter may fit";
+const SMALLER: &str = "a smaller format (q4), a shorter context or another adapter may fit";
 
 fn lock(fault: &Fault) -> std::sync::MutexGuard<'_, Option<Error>> {
     fault.lock().unwrap_or_else(PoisonError::into_inner)

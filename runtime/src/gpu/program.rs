@@ -29,7 +29,7 @@ pub struct DispatchTime {
 
 /// Pipelines made so far: one for each distinct kernel with its bindings.
 #[derive(Default)]
-struct Pipelines(Vec<Made>);
+pub(super) struct Pipelines(Vec<Made>);
 
 struct Made {
     kernel: Kernel,
@@ -38,14 +38,9 @@ struct Made {
 }
 
 impl Pipelines {
-    async fn get(&mut self, gpu: &Gpu, dispatch: &Dispatch) -> Result<wgpu::ComputePipeline> {
-        let shape: Vec<(u32, Access)> = dispatch.bindings.iter().map(|b| (b.number, b.access)).collect();
-        if let Some(made) = self.0.iter().find(|m| m.kernel == dispatch.kernel && m.bindings == shape) {
-            return Ok(made.pipeline.clone());
-        }
-        let pipeline = gpu.pipeline(&dispatch.kernel, &shape).await?;
-        self.0.push(Made { kernel: dispatch.kernel.clone(), bindings: shape, pipeline: pipeline.clone() });
-        Ok(pipeline)
+    fn find(&self, kernel: &Kernel, bindings: &[(u32, Access)]) -> Option<wgpu::ComputePipeline> {
+        let made = self.0.iter().find(|m| m.kernel == *kernel && m.bindings == bindings)?;
+        Some(made.pipeline.clone())
     }
 }
 
@@ -75,7 +70,6 @@ impl Gpu {
         });
         self.queue().write_buffer(&params, 0, &arena);
 
-        let mut pipelines = Pipelines::default();
         let mut items = Vec::with_capacity(dispatches.len());
         for (dispatch, offset) in dispatches.iter().zip(offsets) {
             for binding in &dispatch.bindings {
@@ -85,11 +79,11 @@ impl Gpu {
                         limit: "largest binding".into(),
                         need: binding.buffer.size(),
                         have: limits.binding,
-                        advice: "a shorter context (--context) or fewer slots may fit".into(),
+                        advice: "a shorter context or fewer slots may fit".into(),
                     });
                 }
             }
-            let pipeline = pipelines.get(self, dispatch).await?;
+            let pipeline = self.pipeline(dispatch).await?;
             let mut entries = vec![wgpu::BindGroupEntry {
                 binding: 1,
                 resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
@@ -115,7 +109,13 @@ impl Gpu {
         Ok(Program { items, workgroup_limit: limits.workgroups })
     }
 
-    async fn pipeline(&self, kernel: &Kernel, bindings: &[(u32, Access)]) -> Result<wgpu::ComputePipeline> {
+    /// The pipeline of a dispatch, which others with the same kernel and bindings share.
+    async fn pipeline(&self, dispatch: &Dispatch) -> Result<wgpu::ComputePipeline> {
+        let kernel = &dispatch.kernel;
+        let bindings: Vec<(u32, Access)> = dispatch.bindings.iter().map(|b| (b.number, b.access)).collect();
+        if let Some(made) = self.pipelines().borrow().find(kernel, &bindings) {
+            return Ok(made);
+        }
         let device = self.device();
         let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
         let source = kernel.text(cfg!(target_arch = "wasm32"));
@@ -147,10 +147,12 @@ impl Gpu {
             },
             cache: None,
         });
-        match scope.pop().await {
-            None => Ok(pipeline),
-            Some(e) => Err(Error::Gpu { what: format!("shader {}", kernel.name), reason: e.to_string() }),
+        if let Some(e) = scope.pop().await {
+            return Err(Error::Gpu { what: format!("shader {}", kernel.name), reason: e.to_string() });
         }
+        let made = Made { kernel: kernel.clone(), bindings, pipeline: pipeline.clone() };
+        self.pipelines().borrow_mut().0.push(made);
+        Ok(pipeline)
     }
 }
 

@@ -41,6 +41,7 @@ impl Ring {
         bytes: u64,
     ) -> Result<Pending> {
         assert!(bytes <= self.size, "{bytes} bytes are to be read back, the ring has {}", self.size);
+        gpu.fault()?;
         let staging = match self.free.pop_front() {
             Some(free) => free,
             None => gpu.staging(self.size)?,

@@ -278,7 +278,7 @@ fn check(config: &ModelConfig, options: &PlanOptions, limits: Limits) -> Result<
                     limit: "largest binding".into(),
                     need,
                     have,
-                    advice: format!("a context of {fits} fits (--context {fits})"),
+                    advice: format!("a context of {fits} fits"),
                 });
             }
         }

@@ -1,7 +1,7 @@
 //! A planned model made real: weights loaded, programs compiled, steps submitted and their results read back.
 
 use futures_util::FutureExt;
-use futures_util::future::LocalBoxFuture;
+use futures_util::future::{LocalBoxFuture, try_join};
 
 use super::plan::{Lists, Mark, Plan, PlanOptions};
 use super::state::Carried;
@@ -89,8 +89,9 @@ impl Programs {
 }
 
 impl Model {
-    /// Allocates a plan's buffers, loads the checkpoint's weights into them and compiles its programs. `progress` hears
-    /// (bytes done, bytes in all) of weights.
+    /// Allocates a plan's buffers, loads the checkpoint's weights into them and compiles its programs, both at a time
+    /// where the target can: a browser compiles while it downloads. `progress` hears (bytes done, bytes in all) of
+    /// weights.
     pub async fn load(
         gpu: Gpu,
         checkpoint: &Checkpoint<'_>,
@@ -98,36 +99,14 @@ impl Model {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Self> {
         gpu.allocate(&plan.buffers()).await?;
-        for (buffer, table) in &plan.turns {
-            gpu.write(buffer, 0, bytemuck::cast_slice(table));
-        }
-        let total = plan.tensors.buffers().iter().map(Buffer::size).sum();
-        let mut upload = Upload { gpu: &gpu, queued: 0, done: 0, total, progress };
-        for load in &plan.tensors.loads {
-            match load {
-                Load::Matrix { matrix, parts } => {
-                    for (name, rows, first) in parts {
-                        let mut sink = Into { upload: &mut upload, matrix, first: *first };
-                        checkpoint.matrix(name, *rows, matrix.k(), matrix.format(), &mut sink).await?;
-                    }
-                }
-                Load::Vectors { buffer, names, shape, stride } => {
-                    let count: usize = shape.iter().product();
-                    let mut values = vec![0f32; count * stride];
-                    for (j, name) in names.iter().enumerate() {
-                        for (i, v) in checkpoint.vector(name, shape).await?.into_iter().enumerate() {
-                            values[i * stride + j] = v;
-                        }
-                    }
-                    upload.write(buffer, 0, bytemuck::cast_slice(&values)).await?;
-                }
-            }
-        }
-        gpu.flush().await?;
-        let single = Programs::new(&gpu, &plan.single).await?;
-        let narrow = Programs::new(&gpu, &plan.narrow).await?;
-        let wide = Programs::new(&gpu, &plan.wide).await?;
-        let sampling = gpu.compile(&plan.sampling).await?;
+        let compile = async {
+            let single = Programs::new(&gpu, &plan.single).await?;
+            let narrow = Programs::new(&gpu, &plan.narrow).await?;
+            let wide = Programs::new(&gpu, &plan.wide).await?;
+            Ok((single, narrow, wide, gpu.compile(&plan.sampling).await?))
+        };
+        let ((), (single, narrow, wide, sampling)) =
+            try_join(upload(&gpu, checkpoint, &plan, progress), compile).await?;
         let ring = Ring::new(plan.sample.sampled.size());
         Ok(Self { gpu, plan, single, narrow, wide, sampling, last_request: Vec::new(), ring })
     }
@@ -303,6 +282,12 @@ impl Model {
     }
 }
 
+impl Drop for Model {
+    fn drop(&mut self) {
+        self.gpu.release(&self.plan.buffers());
+    }
+}
+
 /// The one of the widths single, narrow and wide for so many rows.
 fn pick<'a, T>(rows: u32, options: &PlanOptions, [single, narrow, wide]: [&'a T; 3]) -> &'a T {
     match rows {
@@ -310,6 +295,38 @@ fn pick<'a, T>(rows: u32, options: &PlanOptions, [single, narrow, wide]: [&'a T;
         _ if rows <= options.narrow_rows => narrow,
         _ => wide,
     }
+}
+
+/// Brings a plan's tables and the checkpoint's weights to the GPU.
+async fn upload(gpu: &Gpu, checkpoint: &Checkpoint<'_>, plan: &Plan, progress: &mut dyn FnMut(u64, u64)) -> Result<()> {
+    for (buffer, table) in &plan.turns {
+        gpu.write(buffer, 0, bytemuck::cast_slice(table));
+    }
+    let total = plan.tensors.buffers().iter().map(Buffer::size).sum();
+    let mut upload = Upload { gpu, queued: 0, done: 0, total, progress };
+    for load in &plan.tensors.loads {
+        match load {
+            Load::Matrix { matrix, parts } => {
+                for (name, rows, first) in parts {
+                    let mut sink = Into { upload: &mut upload, matrix, first: *first };
+                    checkpoint.matrix(name, *rows, matrix.k(), matrix.format(), &mut sink).await?;
+                }
+            }
+            Load::Vectors { buffer, names, shape, stride } => {
+                let count: usize = shape.iter().product();
+                let mut values = vec![0f32; count * stride];
+                for (j, name) in names.iter().enumerate() {
+                    for (i, v) in checkpoint.vector(name, shape).await?.into_iter().enumerate() {
+                        values[i * stride + j] = v;
+                    }
+                }
+                upload.write(buffer, 0, bytemuck::cast_slice(&values)).await?;
+            }
+        }
+    }
+    gpu.flush().await?;
+    progress(total, total);
+    Ok(())
 }
 
 /// Writes to the GPU and keeps the queue short.

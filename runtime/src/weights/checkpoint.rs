@@ -103,6 +103,11 @@ impl<'a> Checkpoint<'a> {
         &self.config
     }
 
+    /// The names of the files that hold tensors.
+    pub fn weight_files(&self) -> &[String] {
+        &self.file_names
+    }
+
     /// The preset of a folder that `zebra quantize` wrote, `None` for a plain checkpoint.
     pub fn stored(&self) -> Option<Preset> {
         self.stored
@@ -123,7 +128,7 @@ impl<'a> Checkpoint<'a> {
     pub fn preset(&self, asked: Option<Preset>, default: Preset) -> Result<Preset> {
         match (self.stored, asked) {
             (Some(stored @ (Preset::Q8 | Preset::Q4)), Some(asked)) if stored != asked => Err(Error::Option {
-                name: "--format".into(),
+                name: "format".into(),
                 expected: format!("{stored}, as {} is quantized, or the plain checkpoint", self.files.describe()),
                 found: asked.to_string(),
             }),
@@ -164,7 +169,7 @@ impl<'a> Checkpoint<'a> {
                 self.copy(name, words, scales, [n, k], format, sink).await
             }
             Stored::Quantized { format: stored, .. } => Err(Error::Option {
-                name: "--format".into(),
+                name: "format".into(),
                 expected: format!("{stored} for \"{name}\", as it is stored, or the plain checkpoint"),
                 found: format.to_string(),
             }),

@@ -161,7 +161,7 @@ impl std::str::FromStr for Preset {
 
     fn from_str(name: &str) -> Result<Self> {
         Self::parse(name).ok_or_else(|| Error::Option {
-            name: "--format".into(),
+            name: "format".into(),
             expected: "f32, f16, q8 or q4".into(),
             found: format!("\"{name}\""),
         })

@@ -14,11 +14,12 @@ use super::format::{GROUP, Preset, WeightFormat};
 use super::safetensors::{Dtype, INDEX_FILE, SINGLE_FILE};
 use crate::Result;
 use crate::config::{TensorKind, TensorSpec};
+use crate::files::Files;
 
 /// Takes the bytes of files that are written in pieces.
 pub trait ShardSink {
     /// Puts `bytes` at `offset` of `file`, which begins to exist with its first piece.
-    fn write(&mut self, file: &str, offset: u64, bytes: &[u8]) -> Result<()>;
+    fn write<'a>(&'a mut self, file: &'a str, offset: u64, bytes: &'a [u8]) -> LocalBoxFuture<'a, Result<()>>;
 }
 
 /// How the tensors of a checkpoint are stored.
@@ -162,12 +163,12 @@ impl ShardLayout {
     }
 
     /// Writes the headers, and the index where there is one: everything but the tensors.
-    pub fn write_heads(&self, sink: &mut dyn ShardSink) -> Result<()> {
+    pub async fn write_heads(&self, sink: &mut dyn ShardSink) -> Result<()> {
         for shard in &self.shards {
-            sink.write(&shard.file, 0, &shard.head)?;
+            sink.write(&shard.file, 0, &shard.head).await?;
         }
         match &self.index {
-            Some(index) => sink.write(INDEX_FILE, 0, index),
+            Some(index) => sink.write(INDEX_FILE, 0, index).await,
             None => Ok(()),
         }
     }
@@ -226,17 +227,56 @@ fn metadata(specs: &[&TensorSpec], storage: Storage) -> Value {
     metadata
 }
 
-/// Stores `checkpoint` again in `preset`. `progress` gets the weights done and their total number. Only the tensors'
-/// files are written: configurations and tokenizer are the caller's to copy.
+/// Stores a checkpoint again in `preset`, with the files that go along: configurations, tokenizer, licences. `progress`
+/// gets the weights done and their total number.
 pub async fn quantize(
+    files: &dyn Files,
+    preset: Preset,
+    sink: &mut dyn ShardSink,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<()> {
+    let checkpoint = Checkpoint::open(files).await?;
+    checkpoint.preset(Some(preset), preset)?;
+    for name in files.names().await? {
+        if goes_along(&name) {
+            copy(files, &name, sink).await?;
+        }
+    }
+    write_tensors(&checkpoint, preset, sink, progress).await
+}
+
+/// Whether a file beside the weights belongs to the quantized model too.
+fn goes_along(name: &str) -> bool {
+    let told = ["LICENSE", "LICENCE", "NOTICE", "README", "USE_POLICY"];
+    (name.ends_with(".json") && name != INDEX_FILE)
+        || name.ends_with(".jinja")
+        || told.iter().any(|start| name.to_uppercase().starts_with(start))
+}
+
+async fn copy(files: &dyn Files, name: &str, sink: &mut dyn ShardSink) -> Result<()> {
+    const CHUNK: u64 = 8 << 20;
+    let size = files.size(name).await?.unwrap_or(0);
+    let mut at = 0;
+    loop {
+        let end = size.min(at + CHUNK);
+        let bytes = files.read(name, at..end).await?;
+        // Also when it is empty: an empty file is a file.
+        sink.write(name, at, &bytes).await?;
+        at = end;
+        if at == size {
+            return Ok(());
+        }
+    }
+}
+
+async fn write_tensors(
     checkpoint: &Checkpoint<'_>,
     preset: Preset,
     sink: &mut dyn ShardSink,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<()> {
-    checkpoint.preset(Some(preset), preset)?;
     let layout = ShardLayout::new(checkpoint.tensors(), Storage::Preset(preset), ShardLayout::SHARD_BYTES);
-    layout.write_heads(sink)?;
+    layout.write_heads(sink).await?;
     let total = checkpoint.parameters();
     let mut done = 0;
     progress(done, total);
@@ -263,7 +303,7 @@ pub async fn quantize(
             _ => {
                 let values = checkpoint.vector(&spec.name, &spec.shape).await?;
                 let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-                sink.write(place.file, place.offset, &bytes)?;
+                sink.write(place.file, place.offset, &bytes).await?;
             }
         }
         done += spec.elements();
@@ -288,18 +328,18 @@ struct MatrixWriter<'a> {
 }
 
 impl MatrixWriter<'_> {
-    fn put(&mut self, chunk: MatrixChunk<'_>) -> Result<()> {
+    async fn put(&mut self, chunk: MatrixChunk<'_>) -> Result<()> {
         let first = chunk.first_row as u64;
         let at = self.words.offset + first * self.row_kept as u64;
         if self.row_kept == self.row_words {
-            self.sink.write(self.words.file, at, chunk.words)?;
+            self.sink.write(self.words.file, at, chunk.words).await?;
         } else {
             let kept: Vec<u8> =
                 chunk.words.chunks_exact(self.row_words).flat_map(|row| &row[..self.row_kept]).copied().collect();
-            self.sink.write(self.words.file, at, &kept)?;
+            self.sink.write(self.words.file, at, &kept).await?;
         }
         if let Some(scales) = self.scales {
-            self.sink.write(scales.file, scales.offset + first * self.row_scales as u64, chunk.scales)?;
+            self.sink.write(scales.file, scales.offset + first * self.row_scales as u64, chunk.scales).await?;
         }
         (self.progress)(self.done + (chunk.first_row + chunk.rows) as u64 * self.columns as u64, self.total);
         Ok(())
@@ -308,7 +348,6 @@ impl MatrixWriter<'_> {
 
 impl MatrixSink for MatrixWriter<'_> {
     fn write<'a>(&'a mut self, chunk: MatrixChunk<'a>) -> LocalBoxFuture<'a, Result<()>> {
-        let result = self.put(chunk);
-        async { result }.boxed_local()
+        self.put(chunk).boxed_local()
     }
 }

@@ -16,7 +16,6 @@ export interface ModelFiles {
 
 /** Where quantized files are written to. */
 export interface FileSink {
-  /** Begins a file of exactly `size` bytes. */
-  create(name: string, size: number): Promise<void>;
+  /** Puts bytes at an offset of a file, which begins to exist with its first piece. */
   write(name: string, offset: number, bytes: Uint8Array): Promise<void>;
 }

@@ -1,0 +1,114 @@
+//! How many rows of a prompt one submit reads, so that none keeps the GPU for long: a browser draws its page with it.
+
+use std::rc::Rc;
+
+/// Milliseconds since some moment, from who embeds the engine: there is no clock in here.
+pub type Clock = Rc<dyn Fn() -> f64>;
+
+/// What a submit may take.
+const BUDGET: f64 = 100.0;
+
+/// Rows of the first submit, whose time nobody knows.
+const FIRST_ROWS: u32 = 16;
+
+/// How much larger than the last a submit may be: a first measurement counts shaders that were made for it.
+const GROWTH: f64 = 4.0;
+
+/// Rows for each submit, by how long the last ones took.
+pub(super) struct Pace {
+    clock: Option<Clock>,
+    most: u32,
+    next: u32,
+    /// When the last submit was done.
+    done: f64,
+}
+
+impl Pace {
+    /// Of at most so many rows; always so many without a clock.
+    pub fn new(clock: Option<Clock>, most: u32) -> Self {
+        let next = if clock.is_some() { FIRST_ROWS.min(most) } else { most };
+        Self { clock, most, next, done: 0.0 }
+    }
+
+    /// Rows for the next submit.
+    pub fn rows(&self) -> usize {
+        self.next as usize
+    }
+
+    /// The time to give [`Pace::finished`] for what is submitted now.
+    pub fn now(&self) -> f64 {
+        self.clock.as_ref().map_or(0.0, |now| now())
+    }
+
+    /// A submit of `rows` from the time `submitted` is done. It began when the one before it was done, or when it was
+    /// submitted.
+    pub fn finished(&mut self, rows: usize, submitted: f64) {
+        let Some(now) = self.clock.as_ref().map(|now| now()) else { return };
+        let took = now - submitted.max(self.done);
+        self.done = now;
+        let fit = rows as f64 * (BUDGET / took.max(0.1)).min(GROWTH);
+        self.next = (fit as u32).clamp(1, self.most);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    /// A GPU that takes `fixed + per_row * rows` ms, one submit after the other, two of them under way.
+    fn run(per_row: f64, fixed: f64, most: u32, rows: usize) -> Vec<(usize, f64)> {
+        let time = Rc::new(Cell::new(1000.0));
+        let clock = time.clone();
+        let mut pace = Pace::new(Some(Rc::new(move || clock.get())), most);
+        let (mut left, mut free, mut took) = (rows, 0.0, Vec::new());
+        let mut waiting: Option<(usize, f64, f64)> = None;
+        while left > 0 || waiting.is_some() {
+            let next = (left > 0).then(|| {
+                let rows = pace.rows().min(left);
+                left -= rows;
+                let submitted = pace.now();
+                let takes = fixed + per_row * rows as f64;
+                free = f64::max(free, submitted) + takes;
+                took.push((rows, takes));
+                (rows, submitted, free)
+            });
+            if let Some((rows, submitted, done)) = std::mem::replace(&mut waiting, next) {
+                time.set(f64::max(time.get(), done));
+                pace.finished(rows, submitted);
+            }
+        }
+        took
+    }
+
+    #[test]
+    fn submits_take_about_the_budget() {
+        for (per_row, fixed) in [(0.2, 5.0), (2.0, 0.0), (7.0, 20.0), (40.0, 1.0)] {
+            let took = run(per_row, fixed, 512, 4000);
+            // Two are under way before the first is known.
+            for (rows, ms) in &took[2..] {
+                assert!(*ms <= 1.01 * BUDGET + fixed + per_row, "{rows} rows took {ms} ms at {per_row} a row");
+            }
+            let mean = took.iter().map(|t| t.1).sum::<f64>() / took.len() as f64;
+            assert!(mean > 0.4 * BUDGET, "{mean} ms on average at {per_row} a row: {took:?}");
+        }
+    }
+
+    #[test]
+    fn a_row_that_takes_longer_is_read_alone() {
+        assert!(run(700.0, 0.0, 64, 60).iter().skip(2).all(|t| t.0 == 1));
+    }
+
+    #[test]
+    fn a_fast_gpu_gets_the_most_rows() {
+        assert_eq!(run(0.001, 0.1, 512, 4000).iter().filter(|t| t.0 == 512).count(), 7);
+    }
+
+    #[test]
+    fn without_a_clock_all_are_the_most() {
+        let mut pace = Pace::new(None, 64);
+        pace.finished(64, pace.now());
+        assert_eq!(pace.rows(), 64);
+    }
+}

@@ -86,7 +86,7 @@ class App {
     );
     this.#scroller = new Scroller(byId("scroller", HTMLElement), byId("column", HTMLElement), byId("to-end", HTMLElement));
     this.#models = new ModelsDialog(POCKET, {
-      open: (choice) => void this.#loader.open(choice),
+      open: (choice) => void (choice === POCKET ? this.#loader.load(choice) : this.#loader.open(choice)),
       current: () => {
         const { model, choice } = this.#loader;
         return model && choice ? { model, choice } : null;
@@ -135,7 +135,9 @@ class App {
       this.#noWebGpu();
       return;
     }
-    await this.#loader.open(this.#settings.model ?? POCKET);
+    // The pocket model is small: it begins at once, without an estimate.
+    const { model } = this.#settings;
+    await (model ? this.#loader.open(model) : this.#loader.load(POCKET));
   }
 
   // --- Chats ---
@@ -658,16 +660,20 @@ class App {
     const title = byId("chat-title", HTMLElement);
     const input = h("input", { class: "rename", "aria-label": "Name of the chat", maxlength: 120 });
     input.value = chat.title;
+    let closed = false;
     const close = (save: boolean): void => {
+      // Taking it off the page takes the focus from it, which would close it again.
+      if (closed) {
+        return;
+      }
+      closed = true;
       const name = input.value.trim();
       if (save && name !== "" && name !== chat.title) {
         chat.title = name;
         this.#save(this.#store?.putChat(chat));
       }
-      if (input.isConnected) {
-        input.replaceWith(title);
-        this.#show();
-      }
+      input.replaceWith(title);
+      this.#show();
     };
     on(input, {
       blur: () => close(true),

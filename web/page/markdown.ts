@@ -59,7 +59,8 @@ export class MarkdownView {
   render(text: string, complete: boolean): void {
     const source = text.replace(/\r\n?/g, "\n");
     // An answer that was complete and goes on may go on within its last block.
-    if ((this.#complete && source !== this.#text) || !source.startsWith(this.#text.slice(0, this.#settled))) {
+    const goesOn = this.#complete && (!complete || source !== this.#text);
+    if (goesOn || !source.startsWith(this.#text.slice(0, this.#settled))) {
       this.clear();
     }
     this.#complete = complete;

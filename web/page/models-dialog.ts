@@ -202,7 +202,7 @@ function listenForDrops(open: (files: File[]) => void): void {
 
 /** The files of dropped folders, one level deep as checkpoints are; of dropped files themselves, `loose`. */
 async function filesOf(entries: readonly (FileSystemEntry | null)[], loose: File[]): Promise<File[]> {
-  const folders = entries.filter((entry) => entry instanceof FileSystemDirectoryEntry);
+  const folders = entries.filter(isFolder);
   if (folders.length === 0) {
     return loose;
   }
@@ -216,11 +216,20 @@ async function filesOf(entries: readonly (FileSystemEntry | null)[], loose: File
         break;
       }
       for (const entry of some) {
-        if (entry instanceof FileSystemFileEntry) {
+        if (isFile(entry)) {
           files.push(await new Promise<File>((resolve, reject) => entry.file(resolve, reject)));
         }
       }
     }
   }
   return files;
+}
+
+// Their classes have other names in Chromium, so that `instanceof` cannot tell them.
+function isFolder(entry: FileSystemEntry | null): entry is FileSystemDirectoryEntry {
+  return entry?.isDirectory ?? false;
+}
+
+function isFile(entry: FileSystemEntry): entry is FileSystemFileEntry {
+  return entry.isFile;
 }

@@ -101,6 +101,7 @@ export class Notice {
       ["Model", `${many(parameters)} parameters in ${format}, ${context.toLocaleString("en")} tokens of context`],
     ];
     const remedies: Remedy[] = fits ? [] : explain("limit", "load", choice).remedies.filter((name) => name === "smaller");
+    const load = fits ? (download.missing > 0 ? "Download and load" : "Load") : "Load it anyway";
     return [
       h("h2", {}, fits ? `Load ${choice.label}?` : `${choice.label} does not fit here`),
       h("p", { class: fits ? "fits" : "fits not" }, fits ? "It fits this computer." : (why ?? "This computer has too little memory for it.")),
@@ -108,10 +109,8 @@ export class Notice {
       h(
         "div",
         { class: "row" },
-        button(fits ? (download.missing > 0 ? "Download and load" : "Load") : "Load it anyway", fits ? "primary" : "plain", () =>
-          this.#actions.load(choice),
-        ),
         ...remedies.map((remedy) => button(REMEDY_LABELS[remedy], "primary", () => this.#actions.remedy(remedy, choice, ""))),
+        button(load, fits ? "primary" : "plain", () => this.#actions.load(choice)),
         button("Cancel", "plain", () => this.#actions.cancel()),
       ),
     ];

@@ -70,7 +70,15 @@ const STEPS = [
 ];
 
 export async function load(source, { signal, onProgress, format, context, store, kernels, headers } = {}) {
-  script.loads.push({ what: "load", source: typeof source === "string" ? source : source.length, format, context, store, kernels, headers });
+  script.loads.push({
+    what: "load",
+    source: typeof source === "string" ? source : source.length,
+    format,
+    context,
+    store,
+    kernels,
+    headers,
+  });
   for (const step of script.steps ?? STEPS) {
     onProgress?.(step);
     await sleep(script.stepMs, signal);

@@ -90,13 +90,20 @@ test("an example is asked, answered, measured and listed", async () => {
     assert.equal(await page.locator("#examples button").count(), 4);
     await page.getByRole("button", { name: "What is a zebra?" }).click();
     await answered(page, ZEBRA);
-    assert.match(await page.locator(".stats").innerText(), /14\.2 tokens\/s\s*first after [\d.]+ s\s*0 of \d+ tokens reused/);
+    assert.match(
+      await page.locator(".stats").innerText(),
+      /14\.2 tokens\/s\s*first after [\d.]+ s\s*0 of \d+ tokens reused/,
+    );
     assert.match(await page.locator("#memory").innerText(), /GPU 31\.0 MB\s*cache 4\.00 MB, 3\.4 %/);
     assert.equal(await page.title(), "What is a zebra? · Zebra");
     await ask(page, "And a horse?");
     await answered(page, "You said: And a horse?");
     assert.match(await page.locator(".stats").last().innerText(), /[1-9]\d* of \d+ tokens reused/);
-    assert.deepEqual(roles((await requests(page))[1]), ["user: What is a zebra?", `assistant: ${ZEBRA}`, "user: And a horse?"]);
+    assert.deepEqual(roles((await requests(page))[1]), [
+      "user: What is a zebra?",
+      `assistant: ${ZEBRA}`,
+      "user: And a horse?",
+    ]);
     assert.equal(await page.locator("#chat-list .chat").innerText(), "What is a zebra?");
   });
 });
@@ -263,7 +270,11 @@ test("chats are exported and imported; a bad file is refused by what is wrong in
     const download = page.waitForEvent("download");
     await page.getByRole("button", { name: "Export all" }).click();
     exported = await readFile(await (await download).path(), "utf8");
-    await page.setInputFiles("#import-file", { name: "again.json", mimeType: "application/json", buffer: Buffer.from(exported) });
+    await page.setInputFiles("#import-file", {
+      name: "again.json",
+      mimeType: "application/json",
+      buffer: Buffer.from(exported),
+    });
     await page.getByText("0 chats imported, 1 were here already.").waitFor();
   });
   const file = JSON.parse(exported);
@@ -282,23 +293,43 @@ test("chats are exported and imported; a bad file is refused by what is wrong in
     [changed((it) => (it.version = 9)), /version: expected 1, found 9/],
     [changed((it) => delete it.chats), /chats: expected a list, found nothing/],
     [changed((it) => (it.chats[0].title = 7)), /chats\[0\]\.title: expected a text, found 7/],
-    [changed((it) => (it.chats[0].messages[1].role = "robot")), /chats\[0\]\.messages\[1\]\.role: expected "user" or "assistant", found "robot"/],
-    [changed((it) => (it.chats[0].messages[1].parent = "nobody")), /messages\[1\]\.parent: there is no message "nobody"/],
-    [changed((it) => (it.chats[0].messages[0].parent = it.chats[0].messages[0].id)), /messages\[0\]\.parent: the message would follow itself/],
-    [changed((it) => (it.chats[0].messages[1].id = it.chats[0].messages[0].id)), /messages\[1\]\.id: ".*" is there twice/],
+    [
+      changed((it) => (it.chats[0].messages[1].role = "robot")),
+      /chats\[0\]\.messages\[1\]\.role: expected "user" or "assistant", found "robot"/,
+    ],
+    [
+      changed((it) => (it.chats[0].messages[1].parent = "nobody")),
+      /messages\[1\]\.parent: there is no message "nobody"/,
+    ],
+    [
+      changed((it) => (it.chats[0].messages[0].parent = it.chats[0].messages[0].id)),
+      /messages\[0\]\.parent: the message would follow itself/,
+    ],
+    [
+      changed((it) => (it.chats[0].messages[1].id = it.chats[0].messages[0].id)),
+      /messages\[1\]\.id: ".*" is there twice/,
+    ],
   ];
   await withApp({}, async (page) => {
     await page.getByRole("button", { name: "Settings" }).click();
     const result = page.locator("#import-result");
     for (const [text, complaint] of bad) {
       await result.evaluate((element) => (element.textContent = ""));
-      await page.setInputFiles("#import-file", { name: "bad.json", mimeType: "application/json", buffer: Buffer.from(text) });
+      await page.setInputFiles("#import-file", {
+        name: "bad.json",
+        mimeType: "application/json",
+        buffer: Buffer.from(text),
+      });
       await page.waitForFunction(() => document.querySelector("#import-result").textContent !== "");
       assert.match(await result.innerText(), complaint);
       assert.match(await result.innerText(), /^bad\.json was not imported\./);
     }
     assert.equal(await page.locator("#chat-list .chat").count(), 0);
-    await page.setInputFiles("#import-file", { name: "good.json", mimeType: "application/json", buffer: Buffer.from(exported) });
+    await page.setInputFiles("#import-file", {
+      name: "good.json",
+      mimeType: "application/json",
+      buffer: Buffer.from(exported),
+    });
     await page.getByText("1 chat imported.").waitFor();
     await page.keyboard.press("Escape");
     await page.locator("#chat-list .chat").click();
@@ -325,7 +356,14 @@ test("settings reach the model, are checked, kept and reset", async () => {
     const [request] = await requests(page);
     assert.deepEqual(roles(request), ["system: Be brief.", "user: one two three"]);
     const { messages, ...sampling } = request;
-    assert.deepEqual(sampling, { stream: true, temperature: 0.5, top_k: 40, seed: 7, max_tokens: 2, stop: ["END", "STOP"] });
+    assert.deepEqual(sampling, {
+      stream: true,
+      temperature: 0.5,
+      top_k: 40,
+      seed: 7,
+      max_tokens: 2,
+      stop: ["END", "STOP"],
+    });
     await page.reload();
     await page.getByText("zebra-pocket · q8").waitFor();
     await page.getByRole("button", { name: "Settings" }).click();
@@ -361,32 +399,43 @@ test("the theme follows the system, can be switched, and is kept", async () => {
 });
 
 test("nothing is wider than a page of 360 pixels", async () => {
-  const wide = `${"x".repeat(400)}\n\n\`\`\`js\n${"y".repeat(400)}\n\`\`\`\n\n| ${"a | ".repeat(30)}\n| ${"--- | ".repeat(30)}`;
-  await withApp({ answers: { wide }, stored: [{ name: `https://example.org/${"m".repeat(90)}/`, bytes: 1e9, complete: true, lastUsed: 1 }] }, async (page) => {
-    await page.setViewportSize({ width: 360, height: 740 });
-    const fits = async (where) => {
-      const width = await page.evaluate(() =>
-        Math.max(...["html", "#main", "#column", "#dock", "dialog[open] .dialog-body"].map((it) => document.querySelector(it)?.scrollWidth ?? 0)),
-      );
-      assert.ok(width <= 360, `${where}: ${width} px`);
-    };
-    await fits("empty");
-    await ask(page, "wide");
-    await complete(page);
-    await fits("chat");
-    await page.getByRole("button", { name: "Show the list of chats" }).click();
-    await fits("list of chats");
-    await page.getByRole("button", { name: "Settings" }).click();
-    await fits("settings");
-    await page.keyboard.press("Escape");
-    await page.locator("#open-models").click();
-    await page.locator(".stored").waitFor();
-    await fits("models");
-    await page.keyboard.press("Escape");
-    await page.getByRole("button", { name: "Show the list of chats" }).click();
-    await page.keyboard.press("Escape");
-    assert.equal(await page.locator("#sidebar").isVisible(), false);
-  });
+  const table = `| ${"a | ".repeat(30)}\n| ${"--- | ".repeat(30)}`;
+  const wide = [`${"x".repeat(400)}`, `\`\`\`js\n${"y".repeat(400)}\n\`\`\``, table].join("\n\n");
+  await withApp(
+    {
+      answers: { wide },
+      stored: [{ name: `https://example.org/${"m".repeat(90)}/`, bytes: 1e9, complete: true, lastUsed: 1 }],
+    },
+    async (page) => {
+      await page.setViewportSize({ width: 360, height: 740 });
+      const fits = async (where) => {
+        const width = await page.evaluate(() =>
+          Math.max(
+            ...["html", "#main", "#column", "#dock", "dialog[open] .dialog-body"].map(
+              (it) => document.querySelector(it)?.scrollWidth ?? 0,
+            ),
+          ),
+        );
+        assert.ok(width <= 360, `${where}: ${width} px`);
+      };
+      await fits("empty");
+      await ask(page, "wide");
+      await complete(page);
+      await fits("chat");
+      await page.getByRole("button", { name: "Show the list of chats" }).click();
+      await fits("list of chats");
+      await page.getByRole("button", { name: "Settings" }).click();
+      await fits("settings");
+      await page.keyboard.press("Escape");
+      await page.locator("#open-models").click();
+      await page.locator(".stored").waitFor();
+      await fits("models");
+      await page.keyboard.press("Escape");
+      await page.getByRole("button", { name: "Show the list of chats" }).click();
+      await page.keyboard.press("Escape");
+      assert.equal(await page.locator("#sidebar").isVisible(), false);
+    },
+  );
 });
 
 test("the page is used by the keyboard alone", async () => {
@@ -410,7 +459,11 @@ test("the page is used by the keyboard alone", async () => {
     await page.locator("#prompt").focus();
     await page.keyboard.press("ArrowUp");
     await page.keyboard.press("Escape");
-    assert.equal(await page.evaluate(() => document.activeElement.dataset.action), "edit", "focus goes back to the button");
+    assert.equal(
+      await page.evaluate(() => document.activeElement.dataset.action),
+      "edit",
+      "focus goes back to the button",
+    );
     const outline = await page.evaluate(() => getComputedStyle(document.activeElement).outlineStyle);
     assert.equal(outline, "solid", "the focus is seen");
     await page.keyboard.press("ControlOrMeta+/");
@@ -432,7 +485,10 @@ test("the page is used by the keyboard alone", async () => {
       order.push(await page.evaluate(() => document.activeElement.id || document.activeElement.className));
     }
     const places = ["new-chat", "open-settings", "open-models", "scroller"].map((id) => order.indexOf(id));
-    assert.ok(places.every((place, index) => place > (places[index - 1] ?? -1)), order.join(" "));
+    assert.ok(
+      places.every((place, index) => place > (places[index - 1] ?? -1)),
+      order.join(" "),
+    );
   });
 });
 
@@ -442,7 +498,9 @@ test("Enter of an input method does not send", async () => {
     await page.evaluate(() => {
       const box = document.querySelector("#prompt");
       for (const composing of [{ isComposing: true }, { keyCode: 229 }]) {
-        box.dispatchEvent(new KeyboardEvent("keydown", { key: "Enter", bubbles: true, cancelable: true, ...composing }));
+        box.dispatchEvent(
+          new KeyboardEvent("keydown", { key: "Enter", bubbles: true, cancelable: true, ...composing }),
+        );
       }
     });
     assert.equal(await page.locator(".message").count(), 0);
@@ -492,7 +550,10 @@ test("loading shows bytes, rate and time left, and is cancelled and taken up aga
     { steps: [step, step, step, step], stepMs: 500 },
     async (page) => {
       await page.getByText("6.00 MB of 18.0 MB · 4.00 MB/s · 3 s left").waitFor();
-      assert.equal(await page.getByRole("progressbar", { name: "Downloading zebra-pocket" }).getAttribute("aria-valuenow"), "33");
+      assert.equal(
+        await page.getByRole("progressbar", { name: "Downloading zebra-pocket" }).getAttribute("aria-valuenow"),
+        "33",
+      );
       await page.getByRole("button", { name: "Cancel" }).click();
       await page.getByText("Loading was cancelled.").waitFor();
       await page.getByRole("button", { name: "Load zebra-pocket" }).click();
@@ -508,7 +569,9 @@ test("loading shows bytes, rate and time left, and is cancelled and taken up aga
     [{ phase: "compile" }, "Compiling and testing its shaders"],
   ];
   for (const [step, words] of phases) {
-    await withApp({ steps: [step], stepMs: 500 }, (page) => page.locator("#notice").getByText(words).waitFor(), { ready: false });
+    await withApp({ steps: [step], stepMs: 500 }, (page) => page.locator("#notice").getByText(words).waitFor(), {
+      ready: false,
+    });
   }
 });
 
@@ -538,15 +601,30 @@ test("a model is opened by address, hub name, folder and drop, with a question b
     assert.match(notice, /690 MB of 690 MB/);
     assert.match(notice, /1\.10 GB: weights 700 MB, cache 200 MB, work 200 MB/);
     assert.match(notice, /1\.24 billion parameters/);
-    assert.deepEqual((await loads()).map(({ what }) => what), ["estimate"], "nothing is loaded unasked");
+    assert.deepEqual(
+      (await loads()).map(({ what }) => what),
+      ["estimate"],
+      "nothing is loaded unasked",
+    );
     await page.getByRole("button", { name: "Download and load" }).click();
     await page.getByText("zebra-1b · q4").waitFor();
     const [{ source, format, context, headers }] = await loads();
-    const expected = { source: "owner/zebra-1b", format: "q4", context: 2048, headers: { Authorization: "Bearer secret" } };
+    const expected = {
+      source: "owner/zebra-1b",
+      format: "q4",
+      context: 2048,
+      headers: { Authorization: "Bearer secret" },
+    };
     assert.deepEqual({ source, format, context, headers }, expected);
-    assert.doesNotMatch(await page.evaluate(() => JSON.stringify({ ...localStorage })), /secret/, "a token is not kept");
+    assert.doesNotMatch(
+      await page.evaluate(() => JSON.stringify({ ...localStorage })),
+      /secret/,
+      "a token is not kept",
+    );
 
-    await page.evaluate(() => (globalThis.zebraScript.estimate = { fits: false, why: "It needs 5.6 GB; this card has 2." }));
+    await page.evaluate(
+      () => (globalThis.zebraScript.estimate = { fits: false, why: "It needs 5.6 GB; this card has 2." }),
+    );
     await open();
     await page.getByLabel("Weights").selectOption("f16");
     await page.getByLabel("Address or hub name").fill("https://example.org/models/huge/");
@@ -590,7 +668,10 @@ test("the models in storage are listed with their sizes and deleted", async () =
     const list = page.locator("#model-stored");
     await list.getByText("zebra-1b", { exact: true }).waitFor();
     assert.match(await list.innerText(), /690 MB[^]*12\.0 MB so far, not complete/);
-    assert.match(await page.locator("#model-current").innerText(), /16\.6 million parameters in q8[^]*2 attention \(MLA\), 6 Mamba2/);
+    assert.match(
+      await page.locator("#model-current").innerText(),
+      /16\.6 million parameters in q8[^]*2 attention \(MLA\), 6 Mamba2/,
+    );
     await page.getByRole("button", { name: "Delete zebra-1b" }).click();
     await page.getByRole("alertdialog").getByRole("button", { name: "Cancel" }).click();
     assert.deepEqual(await page.evaluate(() => globalThis.zebraScript.deleted), []);
@@ -645,16 +726,19 @@ test("each error of a load is said in a sentence, with a button that helps", asy
 });
 
 test("a failed answer keeps its words and can be asked for again", async () => {
-  await withApp({ answers: { long: LONG }, answerError: { after: 4, code: "out-of-memory", message: "no room" } }, async (page) => {
-    await ask(page, "long");
-    const note = page.locator(".note.failed");
-    await note.getByText("The graphics card's memory is full.").waitFor();
-    assert.equal((await lastAnswer(page).innerText()).trim(), "word0 word1 word2 word3");
-    await page.evaluate(() => delete globalThis.zebraScript.answerError);
-    await note.getByRole("button", { name: "Try again" }).click();
-    await page.locator(".stats").waitFor();
-    await answered(page, LONG);
-  });
+  await withApp(
+    { answers: { long: LONG }, answerError: { after: 4, code: "out-of-memory", message: "no room" } },
+    async (page) => {
+      await ask(page, "long");
+      const note = page.locator(".note.failed");
+      await note.getByText("The graphics card's memory is full.").waitFor();
+      assert.equal((await lastAnswer(page).innerText()).trim(), "word0 word1 word2 word3");
+      await page.evaluate(() => delete globalThis.zebraScript.answerError);
+      await note.getByRole("button", { name: "Try again" }).click();
+      await page.locator(".stats").waitFor();
+      await answered(page, LONG);
+    },
+  );
 });
 
 test("a lost GPU shows that it recovers, and the answer goes on", async () => {
@@ -669,17 +753,20 @@ test("a lost GPU shows that it recovers, and the answer goes on", async () => {
 });
 
 test("a dead worker offers to reload the model; the chat stays and the answer is continued", async () => {
-  await withApp({ answers: { long: LONG }, answerError: { after: 5, code: "worker", message: "the worker ended" } }, async (page) => {
-    await ask(page, "long");
-    await page.getByRole("heading", { name: "The model has stopped running." }).waitFor();
-    assert.match(await lastAnswer(page).innerText(), /word0 word1/);
-    await page.evaluate(() => delete globalThis.zebraScript.answerError);
-    await page.getByRole("button", { name: "Reload the model" }).click();
-    await page.getByText("zebra-pocket · q8").waitFor();
-    await page.getByRole("button", { name: "Continue" }).click();
-    await page.locator(".stats").waitFor();
-    await answered(page, LONG);
-  });
+  await withApp(
+    { answers: { long: LONG }, answerError: { after: 5, code: "worker", message: "the worker ended" } },
+    async (page) => {
+      await ask(page, "long");
+      await page.getByRole("heading", { name: "The model has stopped running." }).waitFor();
+      assert.match(await lastAnswer(page).innerText(), /word0 word1/);
+      await page.evaluate(() => delete globalThis.zebraScript.answerError);
+      await page.getByRole("button", { name: "Reload the model" }).click();
+      await page.getByText("zebra-pocket · q8").waitFor();
+      await page.getByRole("button", { name: "Continue" }).click();
+      await page.locator(".stats").waitFor();
+      await answered(page, LONG);
+    },
+  );
 });
 
 const ATTACKS = [
@@ -692,7 +779,7 @@ const ATTACKS = [
   "<details open ontoggle=\"globalThis.ran.push('toggle')\">x</details>",
   "[a](https://example.org \"'onmouseover='globalThis.ran.push(1)\")",
   "```html\n<img src=x onerror=\"globalThis.ran.push('code')\">\n```",
-  "<a href=\"data:text/html,<script>1</script>\">x</a> <form action=https://example.org><input name=x></form>",
+  '<a href="data:text/html,<script>1</script>">x</a> <form action=https://example.org><input name=x></form>',
 ];
 
 test("HTML and script in messages, answers, titles and imported chats never run", async () => {
@@ -710,7 +797,14 @@ test("HTML and script in messages, answers, titles and imported chats never run"
     await page.locator(".code-block").waitFor();
     await page.waitForTimeout(300);
     assert.deepEqual(await page.evaluate(() => globalThis.ran), []);
-    const made = await page.locator("#messages").evaluate((list) => list.querySelectorAll("img, script, iframe, form, input, details, animate, style, [onerror], [style]:not(textarea)").length);
+    const made = await page
+      .locator("#messages")
+      .evaluate(
+        (list) =>
+          list.querySelectorAll(
+            "img, script, iframe, form, input, details, animate, style, [onerror], [style]:not(textarea)",
+          ).length,
+      );
     assert.equal(made, 0);
     assert.match(await lastAnswer(page).innerText(), /<img src=x onerror/, "it is shown as it was written");
     assert.match(await page.locator("#chat-list .chat").innerText(), /^<img src=x/);
@@ -720,7 +814,9 @@ test("HTML and script in messages, answers, titles and imported chats never run"
     browser.expect(/Content Security Policy/);
     await page.evaluate(() => {
       const probe = document.createElement("div");
-      probe.innerHTML = "<img src='data:,' onerror=\"globalThis.ran.push('policy')\"><button onclick=\"globalThis.ran.push('policy')\">x</button>";
+      probe.innerHTML =
+        "<img src='data:,' onerror=\"globalThis.ran.push('policy')\">" +
+        "<button onclick=\"globalThis.ran.push('policy')\">x</button>";
       document.querySelector("#column").append(probe);
       probe.querySelector("button").click();
       const script = document.createElement("script");
@@ -758,7 +854,9 @@ test("markdown while it is written is what it is when it is complete", async () 
 
 test("an answer of 4,000 tokens renders its last block only, and does not jank", async (t) => {
   const paragraph = Array.from({ length: 38 }, (_, index) => `w${index}`).join(" ");
-  const long = Array.from({ length: 100 }, (_, index) => (index % 5 === 4 ? `- ${paragraph}\n- **x** y` : `${index} ${paragraph}`)).join("\n\n");
+  const long = Array.from({ length: 100 }, (_, index) =>
+    index % 5 === 4 ? `- ${paragraph}\n- **x** y` : `${index} ${paragraph}`,
+  ).join("\n\n");
   await withApp({ answers: { long }, pieceMs: 0 }, async (page) => {
     await page.evaluate(() => {
       globalThis.longest = 0;
@@ -819,7 +917,10 @@ test("screen readers get blocks, not tokens", async () => {
     await ask(page, "two");
     await page.locator(".stats").waitFor();
     const told = await page.evaluate(() => globalThis.told);
-    assert.deepEqual(told.map((text) => text.split(" ")[0]), ["Answering", "First", "Second", "The"]);
+    assert.deepEqual(
+      told.map((text) => text.split(" ")[0]),
+      ["Answering", "First", "Second", "The"],
+    );
   });
 });
 
@@ -852,7 +953,10 @@ test("axe finds nothing serious, in both themes", async () => {
         const { violations, passes } = await page.evaluate(() => globalThis.axe.run());
         assert.ok(passes.length > 10, "axe looked at the page");
         const serious = violations.filter(({ impact }) => impact === "serious" || impact === "critical");
-        const words = serious.map(({ id, nodes }) => `${id}: ${nodes.map(({ html, failureSummary }) => `${html} ${failureSummary}`).join("\n")}`);
+        const words = serious.map(
+          ({ id, nodes }) =>
+            `${id}: ${nodes.map(({ html, failureSummary }) => `${html} ${failureSummary}`).join("\n")}`,
+        );
         assert.deepEqual(words, [], `${where}, ${scheme}`);
       }
     };
@@ -891,7 +995,9 @@ test("after the first load the page opens offline, and can be installed", async 
     await page.waitForFunction(() => navigator.serviceWorker.controller !== null);
     await ask(page, "kept");
     await answered(page, "You said: kept");
-    const manifest = await page.evaluate(async () => (await fetch(document.querySelector("link[rel=manifest]").href)).json());
+    const manifest = await page.evaluate(async () =>
+      (await fetch(document.querySelector("link[rel=manifest]").href)).json(),
+    );
     assert.equal(manifest.display, "standalone");
     for (const { src } of manifest.icons) {
       assert.equal(await page.evaluate(async (path) => (await fetch(path)).ok, src), true, src);
@@ -914,28 +1020,38 @@ function builtSite() {
   return { site: SITE, ready: false, path: "/" };
 }
 
-test("the pocket model says what a zebra is; afterwards all of it works without the server", { timeout: 600_000 }, async (t) => {
-  await withApp(
-    {},
-    async (page, server) => {
-      page.setDefaultTimeout(180_000);
-      await page.getByText("zebra-pocket · q8").waitFor();
-      await page.getByRole("button", { name: "Settings" }).click();
-      await page.getByLabel("Temperature").fill("0");
-      await page.keyboard.press("Escape");
-      await page.getByRole("button", { name: "What is a zebra?" }).click();
-      await page.locator(".stats").waitFor();
-      await answered(page, ZEBRA);
-      t.diagnostic((await page.locator(".stats").innerText()).replaceAll("\n", ", "));
-      await page.waitForFunction(() => navigator.serviceWorker.controller !== null);
-      await server.close();
-      await page.reload();
-      await page.getByText("zebra-pocket · q8").waitFor();
-      assert.equal(await lastAnswer(page).innerText(), ZEBRA);
-    },
-    builtSite(),
-  );
-});
+test(
+  "the pocket model says what a zebra is; afterwards all of it works without the server",
+  { timeout: 600_000 },
+  async (t) => {
+    await withApp(
+      {},
+      async (page, server) => {
+        page.setDefaultTimeout(180_000);
+        await page.getByText("zebra-pocket · q8").waitFor();
+        await page.getByRole("button", { name: "Settings" }).click();
+        await page.getByLabel("Temperature").fill("0");
+        await page.keyboard.press("Escape");
+        await page.getByRole("button", { name: "What is a zebra?" }).click();
+        await page.locator(".stats").waitFor();
+        await answered(page, ZEBRA);
+        t.diagnostic((await page.locator(".stats").innerText()).replaceAll("\n", ", "));
+        await page.waitForFunction(() => navigator.serviceWorker.controller !== null);
+        await server.close();
+        await page.reload();
+        await page.getByText("zebra-pocket · q8").waitFor();
+        assert.equal(await lastAnswer(page).innerText(), ZEBRA);
+        await press(page.locator(".message.assistant"), "Regenerate");
+        await page.locator(".message.writing .prose").getByText("fleet").waitFor();
+        await page.getByRole("button", { name: "Stop" }).click();
+        await page.getByRole("button", { name: "Continue" }).click();
+        await page.locator(".stats").waitFor();
+        await answered(page, ZEBRA);
+      },
+      builtSite(),
+    );
+  },
+);
 
 test("an address that gives HTML is refused in words, and the page stays usable", { timeout: 300_000 }, async () => {
   await withApp(

@@ -32,9 +32,7 @@ export async function answer(
   signal: AbortSignal,
   events: AnswerEvents,
 ): Promise<AnswerEnd | null> {
-  const messages = above
-    .filter(({ content }) => content !== "")
-    .map(({ role, content }) => ({ role, content }));
+  const messages = above.filter(({ content }) => content !== "").map(({ role, content }) => ({ role, content }));
   const chat = system.trim() === "" ? messages : [{ role: "system" as const, content: system }, ...messages];
   const started = performance.now();
   let firstTokenMs = 0;

@@ -46,7 +46,11 @@ export async function buildPage({ dist, out, packageEntry }) {
     built[entryPoint] = relative(out, join(HERE, path));
   }
   let html = await readFile(join(HERE, "index.html"), "utf8");
-  for (const [name, source] of [["main.js", "main.ts"], ["style.css", "style.css"], ["theme.js", "theme.ts"]]) {
+  for (const [name, source] of [
+    ["main.js", "main.ts"],
+    ["style.css", "style.css"],
+    ["theme.js", "theme.ts"],
+  ]) {
     const mention = `"${name}"`;
     if (html.split(mention).length !== 2) {
       throw new Error(`page/index.html: expected ${mention} once`);

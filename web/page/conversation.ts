@@ -61,7 +61,7 @@ export class Conversation {
   /** The messages being read, from the first to the last; up to and with `last` if given. */
   path(last?: Message): Message[] {
     const path: Message[] = [];
-    for (let siblings = this.#children.get(""); siblings?.length; ) {
+    for (let siblings = this.#children.get(""); siblings?.length;) {
       const parent = path.at(-1)?.id ?? "";
       const selected = this.chat.selected[parent];
       const message = siblings.find(({ id }) => id === selected) ?? siblings.at(-1);

@@ -37,7 +37,7 @@ export function on<T extends HTMLElement>(element: T, handlers: Handlers): T {
   return element;
 }
 
-/** A drawing of the sprite in `index.html`, hidden from screen readers: what it means is said by the control around it. */
+/** A drawing of `index.html`'s sprite. Screen readers do not see it: the control around it says what it means. */
 export function icon(name: string): SVGSVGElement {
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   svg.classList.add("icon");

@@ -11,14 +11,16 @@ import { MessageList } from "./messages";
 import { asZebraError, ModelLoader } from "./model";
 import { ModelsDialog } from "./models-dialog";
 import { Notice } from "./notice";
+import { registerServiceWorker } from "./offline";
 import { Scroller } from "./scroller";
 import { loadSettings, saveSettings, setTheme, type ModelChoice } from "./settings";
 import { SettingsDialog } from "./settings-dialog";
 import { Sidebar } from "./sidebar";
+import { announce, showMemory } from "./status";
 import { Store } from "./store";
 import { confirmed, toast } from "./toast";
 import { exportChats, ImportError, importChats } from "./transfer";
-import { bytes, plural } from "./words";
+import { plural } from "./words";
 
 /** How often an answer that is being written is saved. */
 const SAVE_EVERY_MS = 500;
@@ -84,7 +86,11 @@ class App {
         saveSettings(this.#settings);
       },
     );
-    this.#scroller = new Scroller(byId("scroller", HTMLElement), byId("column", HTMLElement), byId("to-end", HTMLElement));
+    this.#scroller = new Scroller(
+      byId("scroller", HTMLElement),
+      byId("column", HTMLElement),
+      byId("to-end", HTMLElement),
+    );
     this.#models = new ModelsDialog(POCKET, {
       open: (choice) => void (choice === POCKET ? this.#loader.load(choice) : this.#loader.open(choice)),
       current: () => {
@@ -192,7 +198,11 @@ class App {
 
   #showOpened(): void {
     const { id } = this.#conversation.chat;
-    history.replaceState(null, "", this.#conversation.all().length > 0 ? `#${id}` : location.pathname + location.search);
+    history.replaceState(
+      null,
+      "",
+      this.#conversation.all().length > 0 ? `#${id}` : location.pathname + location.search,
+    );
     this.#composer.open(id);
     this.#sidebar.close();
     this.#show();
@@ -254,7 +264,9 @@ class App {
 
   async #deleteAll(): Promise<void> {
     const count = plural(this.#chats.length, "chat");
-    if (!(await confirmed(`Delete ${count}?`, "This cannot be undone. Export them first to keep a copy.", "Delete all"))) {
+    if (
+      !(await confirmed(`Delete ${count}?`, "This cannot be undone. Export them first to keep a copy.", "Delete all"))
+    ) {
       return;
     }
     for (const { abort } of this.#running.values()) {
@@ -456,9 +468,15 @@ class App {
     if (this.#conversation.chat.id === chat.id) {
       this.#show();
     }
-    announce(message.state === "done" ? "The answer is complete" : message.state === "failed" ? "The answer failed" : "Stopped");
+    announce(
+      message.state === "done"
+        ? "The answer is complete"
+        : message.state === "failed"
+          ? "The answer failed"
+          : "Stopped",
+    );
     await this.#refreshChats();
-    await this.#showMemory();
+    await showMemory(this.#loader.model);
   }
 
   #stop(): void {
@@ -497,7 +515,12 @@ class App {
       this.#notice.render(activity);
     }
     const name = byId("model-name", HTMLElement);
-    name.textContent = model && choice ? `${choice.label} · ${model.info.format}` : activity.kind === "loading" ? "Loading…" : "No model";
+    name.textContent =
+      model && choice
+        ? `${choice.label} · ${model.info.format}`
+        : activity.kind === "loading"
+          ? "Loading…"
+          : "No model";
     const pocket = (model ? choice : "choice" in activity ? activity.choice : POCKET)?.source === POCKET.source;
     byId("empty-pocket", HTMLElement).hidden = !pocket;
     byId("empty-other", HTMLElement).hidden = pocket;
@@ -508,29 +531,7 @@ class App {
       }
       announce(`${choice.label} is ready`);
     }
-    void this.#showMemory();
-  }
-
-  async #showMemory(): Promise<void> {
-    const target = byId("memory", HTMLElement);
-    const { model } = this.#loader;
-    if (!model) {
-      target.replaceChildren();
-      return;
-    }
-    try {
-      const { gpu } = await model.memory();
-      const { info } = model;
-      const cache = gpu.latents + gpu.states;
-      const share = info.cachePercentOfBase.toFixed(info.cachePercentOfBase < 10 ? 1 : 0);
-      target.replaceChildren(
-        h("span", {}, `GPU ${bytes(gpu.total)}`),
-        h("span", { title: `${bytes(info.cacheBytesPerToken)} a token` }, `cache ${bytes(cache)}, ${share} % of a Transformer's`),
-      );
-    } catch {
-      // A model that was disposed of meanwhile uses none.
-      target.replaceChildren();
-    }
+    void showMemory(model);
   }
 
   /** Does what a button beside an error says. */
@@ -693,51 +694,20 @@ class App {
 
   #showExamples(): void {
     byId("examples", HTMLElement).replaceChildren(
-      ...EXAMPLES.map((text) => h("li", {}, button(text, "plain", () => this.#send(text)))),
+      ...EXAMPLES.map((text) =>
+        h(
+          "li",
+          {},
+          button(text, "plain", () => this.#send(text)),
+        ),
+      ),
     );
   }
-}
-
-/** Tells screen readers, one thing at a time. */
-function announce(text: string): void {
-  const live = byId("live", HTMLElement);
-  live.append(h("p", {}, text));
-  while (live.childElementCount > 5) {
-    live.firstElementChild?.remove();
-  }
-}
-
-/** The page works offline after its first visit; a new version waits until it is asked for. */
-async function register(): Promise<void> {
-  if (!("serviceWorker" in navigator)) {
-    return;
-  }
-  const registration = await navigator.serviceWorker.register("service-worker.js");
-  const offer = (worker: ServiceWorker): void => {
-    toast("There is a new version of this page.", {
-      label: "Reload",
-      run: () => {
-        navigator.serviceWorker.addEventListener("controllerchange", () => location.reload(), { once: true });
-        worker.postMessage("take over");
-      },
-    });
-  };
-  if (registration.waiting) {
-    offer(registration.waiting);
-  }
-  registration.addEventListener("updatefound", () => {
-    const worker = registration.installing;
-    worker?.addEventListener("statechange", () => {
-      if (worker.state === "installed" && navigator.serviceWorker.controller) {
-        offer(worker);
-      }
-    });
-  });
 }
 
 const store = await Store.open().catch(() => null);
 await Promise.all([
   new App(store).start(),
   // Without it the page works, online.
-  register().catch(() => undefined),
+  registerServiceWorker().catch(() => undefined),
 ]);

@@ -175,7 +175,11 @@ function renderCode({ raw, text, lang }: Tokens.Code): Block {
     "div",
     { class: "block code-block" },
     h("div", { class: "code-head" }, h("span", {}, language || "code"), copied, copy),
-    h("pre", { tabindex: 0, role: "region", "aria-label": `Code${language ? `, ${language}` : ""}` }, h("code", {}, code)),
+    h(
+      "pre",
+      { tabindex: 0, role: "region", "aria-label": `Code${language ? `, ${language}` : ""}` },
+      h("code", {}, code),
+    ),
   );
   return { raw, element, code };
 }

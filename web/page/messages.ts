@@ -134,7 +134,12 @@ abstract class MessageView {
       this.actions.edit(this.message, content);
     };
     const cancel = button("Cancel", "plain", close);
-    this.#editor = h("div", { class: "editor" }, text, h("div", { class: "row end" }, cancel, button(asks ? "Send" : "Save", "primary", save)));
+    this.#editor = h(
+      "div",
+      { class: "editor" },
+      text,
+      h("div", { class: "row end" }, cancel, button(asks ? "Send" : "Save", "primary", save)),
+    );
     this.body.hidden = true;
     this.footer.hidden = true;
     this.body.before(this.#editor);
@@ -328,7 +333,9 @@ class AnswerView extends MessageView {
         { class: "row" },
         ...more,
         ...remedies.map((remedy) =>
-          button(REMEDY_LABELS[remedy], "plain", () => this.actions.remedy(remedy, this.message, `${code}: ${details}`)),
+          button(REMEDY_LABELS[remedy], "plain", () =>
+            this.actions.remedy(remedy, this.message, `${code}: ${details}`),
+          ),
         ),
       ),
     ];

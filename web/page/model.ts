@@ -199,7 +199,10 @@ function sourceOf({ source }: ModelChoice): string | File[] {
   return typeof source === "string" ? source : [...source];
 }
 
-function optionsOf({ format, context, revision, token, kernels, store }: ModelChoice, signal: AbortSignal): LoadOptions {
+function optionsOf(
+  { format, context, revision, token, kernels, store }: ModelChoice,
+  signal: AbortSignal,
+): LoadOptions {
   return {
     signal,
     ...(format ? { format } : {}),

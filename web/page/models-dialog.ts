@@ -105,7 +105,10 @@ export class ModelsDialog {
       ["Name", current.choice.label],
       ["Size", `${many(info.parameters)} parameters in ${info.format}`],
       ["Layers", `${mla} attention (MLA), ${info.layers.length - mla} Mamba2`],
-      ["Context", `${info.context.toLocaleString("en")} tokens; each adds ${bytes(info.cacheBytesPerToken)} to the cache`],
+      [
+        "Context",
+        `${info.context.toLocaleString("en")} tokens; each adds ${bytes(info.cacheBytesPerToken)} to the cache`,
+      ],
       ["Graphics card", `${info.adapter.name}${info.adapter.software ? " (software: slow)" : ""}`],
       ["Kernels", info.selfTest ?? (info.kernels === "plain" ? "plain" : "fast, tested on this card")],
     ];
@@ -127,9 +130,7 @@ export class ModelsDialog {
     byId("model-room", HTMLElement).textContent = estimate?.quota
       ? `${bytes(estimate.usage ?? 0)} in use; the browser allows ${bytes(estimate.quota)}.`
       : "";
-    const items = stored
-      .sort((a, b) => b.lastUsed - a.lastUsed)
-      .map((model) => this.#storedItem(model));
+    const items = stored.sort((a, b) => b.lastUsed - a.lastUsed).map((model) => this.#storedItem(model));
     list.replaceChildren(...(items.length > 0 ? items : [h("li", { class: "hint" }, "None yet.")]));
   }
 
@@ -171,7 +172,10 @@ export class ModelsDialog {
 
 /** The last part of an address that says something: `zebra-pocket` of `https://host/models/zebra-pocket/`. */
 export function labelOf(source: string): string {
-  const parts = source.replace(/[?#].*$/, "").split("/").filter((part) => part !== "");
+  const parts = source
+    .replace(/[?#].*$/, "")
+    .split("/")
+    .filter((part) => part !== "");
   return parts.at(-1) ?? source;
 }
 

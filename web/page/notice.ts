@@ -20,7 +20,11 @@ export class Notice {
   #kind = "";
   #phase = "";
   /** Kept while the numbers change, so that Cancel keeps its focus. */
-  readonly #bar = h("div", { class: "bar", role: "progressbar", "aria-labelledby": "load-phase", "aria-valuemin": 0, "aria-valuemax": 100 }, h("i"));
+  readonly #bar = h(
+    "div",
+    { class: "bar", role: "progressbar", "aria-labelledby": "load-phase", "aria-valuemin": 0, "aria-valuemax": 100 },
+    h("i"),
+  );
   readonly #words = h("p", { id: "load-phase", class: "phase" });
   readonly #numbers = h("p", { class: "numbers" });
 
@@ -96,20 +100,37 @@ export class Notice {
 
   #question(choice: ModelChoice, { download, gpu, fits, why, format, context, parameters }: Estimate): Node[] {
     const facts: [string, string][] = [
-      ["Download", download.missing === 0 ? "nothing, it is stored here" : `${bytes(download.missing)} of ${bytes(download.total)}`],
-      ["Graphics memory", `${bytes(gpu.total)}: weights ${bytes(gpu.weights)}, cache ${bytes(gpu.latents + gpu.states)}, work ${bytes(gpu.activations + gpu.control)}`],
+      [
+        "Download",
+        download.missing === 0
+          ? "nothing, it is stored here"
+          : `${bytes(download.missing)} of ${bytes(download.total)}`,
+      ],
+      [
+        "Graphics memory",
+        `${bytes(gpu.total)}: weights ${bytes(gpu.weights)}, cache ${bytes(gpu.latents + gpu.states)}, ` +
+          `work ${bytes(gpu.activations + gpu.control)}`,
+      ],
       ["Model", `${many(parameters)} parameters in ${format}, ${context.toLocaleString("en")} tokens of context`],
     ];
-    const remedies: Remedy[] = fits ? [] : explain("limit", "load", choice).remedies.filter((name) => name === "smaller");
+    const remedies: Remedy[] = fits
+      ? []
+      : explain("limit", "load", choice).remedies.filter((name) => name === "smaller");
     const load = fits ? (download.missing > 0 ? "Download and load" : "Load") : "Load it anyway";
     return [
       h("h2", {}, fits ? `Load ${choice.label}?` : `${choice.label} does not fit here`),
-      h("p", { class: fits ? "fits" : "fits not" }, fits ? "It fits this computer." : (why ?? "This computer has too little memory for it.")),
+      h(
+        "p",
+        { class: fits ? "fits" : "fits not" },
+        fits ? "It fits this computer." : (why ?? "This computer has too little memory for it."),
+      ),
       h("dl", { class: "facts" }, ...facts.flatMap(([term, value]) => [h("dt", {}, term), h("dd", {}, value)])),
       h(
         "div",
         { class: "row" },
-        ...remedies.map((remedy) => button(REMEDY_LABELS[remedy], "primary", () => this.#actions.remedy(remedy, choice, ""))),
+        ...remedies.map((remedy) =>
+          button(REMEDY_LABELS[remedy], "primary", () => this.#actions.remedy(remedy, choice, "")),
+        ),
         button(load, fits ? "primary" : "plain", () => this.#actions.load(choice)),
         button("Cancel", "plain", () => this.#actions.cancel()),
       ),
@@ -143,7 +164,8 @@ function describe(
 ): { phase: string; numbers: string; share: number | null } {
   if (download?.phase === "download" && download.loaded < download.total) {
     const { loaded, total, bytesPerSecond } = download;
-    const rate = bytesPerSecond > 0 ? [`${bytes(bytesPerSecond)}/s`, `${duration((total - loaded) / bytesPerSecond)} left`] : [];
+    const rate =
+      bytesPerSecond > 0 ? [`${bytes(bytesPerSecond)}/s`, `${duration((total - loaded) / bytesPerSecond)} left`] : [];
     return {
       phase: `Downloading ${label}`,
       numbers: [`${bytes(loaded)} of ${bytes(total)}`, ...rate].join(" · "),

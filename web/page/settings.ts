@@ -37,7 +37,14 @@ export const NUMBER_FIELDS: readonly NumberField[] = [
     step: 0.05,
   },
   { name: "max_tokens", label: "Longest answer", hint: "in tokens", min: 1, max: 1000000, step: 1 },
-  { name: "seed", label: "Seed", hint: "the same seed gives the same answer", min: 0, max: Number.MAX_SAFE_INTEGER, step: 1 },
+  {
+    name: "seed",
+    label: "Seed",
+    hint: "the same seed gives the same answer",
+    min: 0,
+    max: Number.MAX_SAFE_INTEGER,
+    step: 1,
+  },
 ];
 
 /** What the number must be, or "" when `value` is right. */

@@ -66,7 +66,12 @@ export class Sidebar {
       const open = on(
         h(
           "button",
-          { type: "button", class: "chat", "aria-current": chat.id === current && "page", "data-focus": `open ${chat.id}` },
+          {
+            type: "button",
+            class: "chat",
+            "aria-current": chat.id === current && "page",
+            "data-focus": `open ${chat.id}`,
+          },
           h("span", { class: "title" }, chat.title),
           answering.has(chat.id) && h("span", { class: "busy" }, h("span", { class: "sr" }, " (being answered)")),
         ),

@@ -38,7 +38,9 @@ export function importChats(text: string): ChatWithMessages[] {
   }
   const file = object(parsed, "The file");
   if (file["format"] !== FORMAT) {
-    throw new ImportError(`format: expected "${FORMAT}", found ${show(file["format"])}. Is this another program's file?`);
+    throw new ImportError(
+      `format: expected "${FORMAT}", found ${show(file["format"])}. Is this another program's file?`,
+    );
   }
   if (file["version"] !== VERSION) {
     throw new ImportError(`version: expected ${VERSION}, found ${show(file["version"])}.`);

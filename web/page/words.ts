@@ -29,7 +29,11 @@ export function short(value: number): string {
 
 /** `16.6 million`, `1.24 billion`. */
 export function many(count: number): string {
-  return count >= 1e9 ? `${short(count / 1e9)} billion` : count >= 1e6 ? `${short(count / 1e6)} million` : String(count);
+  return count >= 1e9
+    ? `${short(count / 1e9)} billion`
+    : count >= 1e6
+      ? `${short(count / 1e6)} million`
+      : String(count);
 }
 
 /** `1 chat`, `3 chats`. */

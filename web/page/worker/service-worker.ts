@@ -30,7 +30,8 @@ self.addEventListener("activate", (event) => {
   event.waitUntil(clean());
 });
 
-// A page and a worker of two versions must not meet: a new version waits for the person's word, or for all tabs to close.
+// A page and a worker of two versions must not meet: a new version waits for the person's word, or for all tabs to be
+// closed.
 self.addEventListener("message", (event) => {
   if (event.data === "take over") {
     event.waitUntil(self.skipWaiting());

@@ -40,7 +40,7 @@ export const NUMBER_FIELDS: readonly NumberField[] = [
   {
     name: "seed",
     label: "Seed",
-    hint: "the same seed gives the same answer",
+    hint: "same seed, same answer",
     min: 0,
     max: Number.MAX_SAFE_INTEGER,
     step: 1,

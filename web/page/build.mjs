@@ -26,7 +26,7 @@ export async function buildPage({ dist, out, packageEntry }) {
   }
   const { metafile } = await build({
     ...COMMON,
-    entryPoints: ["main.ts", "style.css"],
+    entryPoints: ["main.ts", "style.css", "bench.ts"],
     entryNames: "[name]-[hash]",
     outdir: out,
     format: "esm",
@@ -45,19 +45,19 @@ export async function buildPage({ dist, out, packageEntry }) {
   for (const [path, { entryPoint }] of Object.entries({ ...metafile.outputs, ...themeFile.outputs })) {
     built[entryPoint] = relative(out, join(HERE, path));
   }
-  let html = await readFile(join(HERE, "index.html"), "utf8");
-  for (const [name, source] of [
-    ["main.js", "main.ts"],
-    ["style.css", "style.css"],
-    ["theme.js", "theme.ts"],
-  ]) {
-    const mention = `"${name}"`;
-    if (html.split(mention).length !== 2) {
-      throw new Error(`page/index.html: expected ${mention} once`);
+  async function writePage(page, scripts) {
+    let html = await readFile(join(HERE, page), "utf8");
+    for (const [name, source] of Object.entries(scripts)) {
+      const mention = `"${name}"`;
+      if (html.split(mention).length !== 2) {
+        throw new Error(`page/${page}: expected ${mention} once`);
+      }
+      html = html.replace(mention, `"${built[source]}"`);
     }
-    html = html.replace(mention, `"${built[source]}"`);
+    await writeFile(join(out, page), html);
   }
-  await writeFile(join(out, "index.html"), html);
+  await writePage("index.html", { "main.js": "main.ts", "style.css": "style.css", "theme.js": "theme.ts" });
+  await writePage("bench.html", { "bench.js": "bench.ts" });
   await copyFile(join(HERE, "manifest.webmanifest"), join(out, "manifest.webmanifest"));
   for (const name of ICONS) {
     await copyFile(join(HERE, "icons", name), join(out, name));
@@ -67,7 +67,9 @@ export async function buildPage({ dist, out, packageEntry }) {
     await copyFile(join(dist, name), join(out, name));
   }
 
-  const files = ["index.html", ...Object.values(built), "manifest.webmanifest", ...ICONS, ...parts];
+  // What the chat page needs offline.
+  const shell = Object.keys(built).filter((source) => source !== "bench.ts");
+  const files = ["index.html", ...shell.map((source) => built[source]), "manifest.webmanifest", ...ICONS, ...parts];
   const hash = createHash("sha256");
   for (const name of files) {
     hash.update(name).update(await readFile(join(out, name)));

@@ -119,6 +119,9 @@ async function buildPackage() {
     logLevel: "warning",
   });
   await copyFile(join(door, "zebra_bg.wasm"), join(dist, "zebra_bg.wasm"));
+  for (const name of ["LICENSE-APACHE", "LICENSE-MIT"]) {
+    await copyFile(join(root, name), join(dist, name));
+  }
   const tsc = join(web, "node_modules", "typescript", "bin", "tsc");
   await run(process.execPath, [tsc, "-p", join(web, "package", "tsconfig.json")]);
   await printSizes();

@@ -96,7 +96,6 @@ const WORKER = `
       const sink = await createStored(models.get(id), variant);
       for (const [name, text] of files) {
         const bytes = new TextEncoder().encode(text);
-        await sink.create(name, bytes.length);
         // The second half first: the order is the writer's own business.
         const half = bytes.length >> 1;
         await sink.write(name, half, bytes.subarray(half));

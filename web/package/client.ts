@@ -149,6 +149,15 @@ export function abortError(signal: AbortSignal | null | undefined): ZebraError {
 
 function startWorker(): Worker {
   try {
+    return newWorker();
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    throw new ZebraError("worker", `the worker could not be started: ${reason}`, {}, { cause: error });
+  }
+}
+
+function newWorker(): Worker {
+  try {
     // Bundlers find the worker by exactly this form.
     return new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
   } catch (error) {

@@ -7,6 +7,7 @@ import { LoadedModel } from "./model.js";
 import type { Estimate, LoadOptions, ModelSource, Progress, StoredModel } from "./types.js";
 import { optional, record, requireOneOf, requirePositiveInteger, requireString } from "./validate.js";
 import type { LoadArgument } from "./worker/protocol.js";
+import { isHubName } from "./worker/storage/name.js";
 
 /** Loads a model: into the browser's storage where it is not yet there, and onto the GPU. */
 export async function load(source: ModelSource, options: LoadOptions = {}): Promise<Model> {
@@ -109,7 +110,14 @@ function resolveSource(source: unknown): LoadArgument["source"] {
     if (source.trim() === "") {
       throw new ZebraError("bad-request", 'source: expected a URL or a hub name such as "owner/name", found an empty text');
     }
-    return isHubName(source) ? source : new URL(source, document.baseURI).href;
+    if (isHubName(source)) {
+      return source;
+    }
+    try {
+      return new URL(source, document.baseURI).href;
+    } catch {
+      throw new ZebraError("bad-request", `source: expected a URL or a hub name such as "owner/name", found "${source}"`);
+    }
   }
   if (typeof source === "object" && source !== null && Symbol.iterator in source) {
     const files = [...(source as Iterable<unknown>)];
@@ -121,9 +129,4 @@ function resolveSource(source: unknown): LoadArgument["source"] {
     return files.filter((file) => file instanceof File);
   }
   throw new ZebraError("bad-request", `source: expected a URL, a hub name or File objects, found ${typeof source}`);
-}
-
-/** `owner/name`, `owner/name@revision`. A folder beside the page is written with `./` or with a slash at its end. */
-function isHubName(source: string): boolean {
-  return /^[A-Za-z0-9][\w.-]*\/[\w.-]+(@[\w./-]+)?$/.test(source);
 }

@@ -115,6 +115,11 @@ function writeAll(handle: FileSystemSyncAccessHandle, bytes: Uint8Array, at: num
   }
 }
 
+/** The first entry of a chunk table: which file its hashes are of. */
+function bindingOf({ name, size, version }: FileVersion): Promise<Uint8Array<ArrayBuffer>> {
+  return sha256(new TextEncoder().encode(JSON.stringify([CHUNK, name, size, version])));
+}
+
 /** A file in storage. Many tabs may read it at once; one at a time writes, between `beginWriting` and `endWriting`. */
 export class StoredFile {
   /** The hash of each chunk that is here. */
@@ -126,14 +131,17 @@ export class StoredFile {
   private constructor(
     private readonly directory: FileSystemDirectoryHandle,
     private readonly base: string,
-    private readonly binding: Uint8Array<ArrayBuffer>,
-    readonly size: number,
+    private binding: Uint8Array<ArrayBuffer>,
+    private bytes: number,
   ) {}
+
+  get size(): number {
+    return this.bytes;
+  }
 
   static async open(directory: FileSystemDirectoryHandle, file: FileVersion): Promise<StoredFile> {
     const base = await storageName(file.name);
-    const binding = await sha256(new TextEncoder().encode(JSON.stringify([CHUNK, file.name, file.size, file.version])));
-    const stored = new StoredFile(directory, base, binding, file.size);
+    const stored = new StoredFile(directory, base, await bindingOf(file), file.size);
     await stored.reload();
     return stored;
   }
@@ -278,13 +286,16 @@ export class StoredFile {
     }
   }
 
-  /** Hashes what `writePart` stored and fills the table. */
-  async seal(): Promise<void> {
+  /** Hashes what `writePart` stored and fills the table. Only now the size is known. */
+  async seal(file: FileVersion): Promise<void> {
     const { data, table } = this;
     if (!data || !table) {
       throw new Error("a file is sealed while it is written");
     }
     data.flush();
+    this.bytes = file.size;
+    this.binding = await bindingOf(file);
+    writeAll(table, this.binding, 0);
     for (let index = 0; index < chunkCount(this.size); index++) {
       const bytes = await this.readUnverified(index);
       if (!bytes) {

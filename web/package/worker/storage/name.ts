@@ -29,6 +29,11 @@ export interface HubPlace {
 
 const HUB_NAME = /^([\w.-]+\/[\w.-]+)(?:@([\w./-]+))?$/;
 
+/** `owner/name` and `owner/name@revision`; the address of a folder looks otherwise, or begins with `./`. */
+export function isHubName(source: string): boolean {
+  return HUB_NAME.test(source) && !/^\.{0,2}\//.test(source);
+}
+
 /**
  * Reads a source: `owner/name` and `owner/name@revision` are hub names, all else is the address of a folder, relative
  * to `base`. A relative address begins with `/`, `./` or `../`, so that `models/tiny` is a hub name and `./models/tiny`
@@ -38,7 +43,7 @@ export function readPlace(
   source: string,
   options: { readonly base: string; readonly revision?: string | undefined; readonly endpoint?: string | undefined },
 ): UrlPlace | HubPlace {
-  const hub = /^\.{0,2}\//.test(source) ? null : HUB_NAME.exec(source);
+  const hub = isHubName(source) ? HUB_NAME.exec(source) : null;
   if (hub?.[1]) {
     const repository = hub[1];
     if (hub[2] && options.revision && hub[2] !== options.revision) {

@@ -320,9 +320,16 @@ async function removeLeftovers(root: FileSystemDirectoryHandle): Promise<void> {
   }
 }
 
+/** A file that is being written: as far as it reaches, and how many bytes of that are there. */
+interface NewFile {
+  readonly stored: StoredFile;
+  size: number;
+  written: number;
+}
+
 /** A model that is being written; it appears with `commit`. */
 export class NewModel {
-  private readonly files = new Map<string, { size: number; stored: StoredFile; written: number }>();
+  private readonly files = new Map<string, NewFile>();
 
   private constructor(
     private readonly name: string,
@@ -354,21 +361,21 @@ export class NewModel {
     }
   }
 
-  async create(name: string, size: number): Promise<void> {
+  async write(name: string, offset: number, bytes: Uint8Array): Promise<void> {
     await this.inStorage(async () => {
-      const stored = await StoredFile.open(this.directory, { name, size, version: LOCAL });
-      await stored.beginWriting();
-      this.files.set(name, { size, stored, written: 0 });
+      const file = this.files.get(name) ?? (await this.begin(name));
+      file.stored.writePart(offset, bytes);
+      file.written += bytes.length;
+      file.size = Math.max(file.size, offset + bytes.length);
     });
   }
 
-  async write(name: string, offset: number, bytes: Uint8Array): Promise<void> {
-    const file = this.files.get(name);
-    if (!file || offset + bytes.length > file.size) {
-      throw new Error(`${name}: bytes ${offset} to ${offset + bytes.length} do not lie in a file that was created`);
-    }
-    await this.inStorage(async () => file.stored.writePart(offset, bytes));
-    file.written += bytes.length;
+  private async begin(name: string): Promise<NewFile> {
+    const stored = await StoredFile.open(this.directory, { name, size: 0, version: LOCAL });
+    await stored.beginWriting();
+    const file = { stored, size: 0, written: 0 };
+    this.files.set(name, file);
+    return file;
   }
 
   private async inStorage(write: () => Promise<void>): Promise<void> {
@@ -393,7 +400,7 @@ export class NewModel {
       if (written !== size) {
         throw new Error(`${name}: ${written} of ${size} bytes were written`);
       }
-      await this.inStorage(() => stored.seal());
+      await this.inStorage(() => stored.seal({ name, size, version: LOCAL }));
       await stored.endWriting();
       files[name] = { size, version: LOCAL };
     }

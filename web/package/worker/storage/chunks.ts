@@ -120,6 +120,32 @@ function bindingOf({ name, size, version }: FileVersion): Promise<Uint8Array<Arr
   return sha256(new TextEncoder().encode(JSON.stringify([CHUNK, name, size, version])));
 }
 
+/**
+ * The chunks that were read last or will be next, of all files: a tensor's codes and its scales lie apart and are read
+ * by turns, and the next chunk can be read and hashed while the GPU takes this one.
+ */
+class KeptChunks {
+  private static readonly COUNT = 4;
+  private chunks: { file: StoredFile; index: number; bytes: Promise<Uint8Array<ArrayBuffer> | undefined> }[] = [];
+
+  get(
+    file: StoredFile,
+    index: number,
+    read: () => Promise<Uint8Array<ArrayBuffer> | undefined>,
+  ): Promise<Uint8Array<ArrayBuffer> | undefined> {
+    const known = this.chunks.find((chunk) => chunk.file === file && chunk.index === index);
+    const chunk = known ?? { file, index, bytes: read() };
+    this.chunks = [...this.chunks.filter((other) => other !== chunk), chunk].slice(-KeptChunks.COUNT);
+    return chunk.bytes;
+  }
+
+  forget(file: StoredFile, index?: number): void {
+    this.chunks = this.chunks.filter((chunk) => chunk.file !== file || (index ?? chunk.index) !== chunk.index);
+  }
+}
+
+const kept = new KeptChunks();
+
 /** A file in storage. Many tabs may read it at once; one at a time writes, between `beginWriting` and `endWriting`. */
 export class StoredFile {
   /** The hash of each chunk that is here. */
@@ -163,6 +189,7 @@ export class StoredFile {
   /** Reads the table again: another tab may have stored something. */
   async reload(): Promise<void> {
     this.hashes.clear();
+    kept.forget(this);
     const table = await contentOf(this.directory, `${this.base}.chunks`);
     if (!equal(table.subarray(0, ENTRY), this.binding)) {
       return;
@@ -198,16 +225,26 @@ export class StoredFile {
 
   /** A chunk, verified; `undefined` when it is not here or damaged, and then it counts as missing. */
   async read(index: number): Promise<Uint8Array<ArrayBuffer> | undefined> {
+    const bytes = this.verified(index);
+    // Whoever reads it says what is wrong with it.
+    this.verified(index + 1).catch(() => undefined);
+    return bytes;
+  }
+
+  private async verified(index: number): Promise<Uint8Array<ArrayBuffer> | undefined> {
     const hash = this.hashes.get(index);
     if (!hash) {
       return undefined;
     }
-    const bytes = await this.readUnverified(index);
-    if (bytes && equal(await sha256(bytes), hash)) {
-      return bytes;
-    }
-    this.hashes.delete(index);
-    return undefined;
+    return kept.get(this, index, async () => {
+      const bytes = await this.readUnverified(index);
+      if (bytes && equal(await sha256(bytes), hash)) {
+        return bytes;
+      }
+      kept.forget(this, index);
+      this.hashes.delete(index);
+      return undefined;
+    });
   }
 
   private async readUnverified(index: number): Promise<Uint8Array<ArrayBuffer> | undefined> {
@@ -246,6 +283,7 @@ export class StoredFile {
       table.read(binding, { at: 0 });
       if (!equal(binding, this.binding)) {
         this.hashes.clear();
+        kept.forget(this);
         // First the table goes, then the chunks that it spoke of.
         table.truncate(0);
         table.flush();
@@ -277,6 +315,7 @@ export class StoredFile {
   private enter(table: FileSystemSyncAccessHandle, index: number, hash: Uint8Array<ArrayBuffer>): void {
     writeAll(table, hash, (index + 1) * ENTRY);
     this.hashes.set(index, hash);
+    kept.forget(this, index);
   }
 
   /** Stores bytes that are no whole chunk; `seal` hashes them later. */

@@ -392,7 +392,6 @@ class RemoteModel implements OpenModel {
 /** A form that `createStored` made. It lies in storage as a whole and needs no network. */
 class VariantModel implements OpenModel {
   private readonly open = new Map<string, Promise<StoredFile>>();
-  private recent: { name: string; index: number; bytes: Uint8Array } | undefined;
   private closed: Promise<void> | undefined;
 
   constructor(
@@ -434,9 +433,6 @@ class VariantModel implements OpenModel {
   }
 
   private async chunk(name: string, index: number): Promise<Uint8Array> {
-    if (this.recent?.name === name && this.recent.index === index) {
-      return this.recent.bytes;
-    }
     let stored = this.open.get(name);
     if (!stored) {
       const { size, version } = this.files[name] ?? { size: 0, version: "" };
@@ -452,7 +448,6 @@ class VariantModel implements OpenModel {
         { name: this.name, file: name },
       );
     }
-    this.recent = { name, index, bytes };
     return bytes;
   }
 

@@ -50,7 +50,7 @@ impl Prompt {
     fn ids(&self, engine: &Engine) -> anyhow::Result<Vec<u32>> {
         Ok(match self {
             Prompt::Chat(messages) => engine.encode_chat(messages)?,
-            Prompt::Raw(text) => engine.tokenizer().encode(text, true)?,
+            Prompt::Raw(text) => engine.encode(text)?,
         })
     }
 }

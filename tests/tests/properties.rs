@@ -399,3 +399,12 @@ fn an_answer_goes_on_where_a_lost_device_left_it() {
         assert_ne!(other.ids, whole.ids, "the control: another prompt has another answer");
     }
 }
+
+#[test]
+fn a_text_that_cannot_fit_is_refused_before_it_is_cut_into_tokens() {
+    let engine = engine("tiny-gqa", options(KernelChoice::Auto));
+    let text = "t1 ".repeat(4 << 20);
+    let error = engine.encode(&text).expect_err("12 MB in a context of 4,096");
+    assert!(matches!(error, Error::Context { have: 4096, .. }), "{error}");
+    assert_eq!(engine.encode("t1 t2").expect("ids"), [1, 2]);
+}

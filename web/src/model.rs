@@ -106,7 +106,7 @@ impl Zebra {
     fn prompt(&self, engine: &Engine, prompt: &Prompt) -> Result<Vec<u32>> {
         match prompt {
             Prompt::Messages(messages) => engine.encode_chat(&self.with_ids(messages)),
-            Prompt::Text(text) => self.tokenizer.encode(text, true),
+            Prompt::Text(text) => engine.encode(text),
             Prompt::Ids(ids) => Ok(ids.clone()),
         }
     }

@@ -34,6 +34,9 @@ pub(crate) const NARROW_ROWS: u32 = 8;
 const CHUNK_ROWS: u32 = 512;
 const SOFTWARE_CHUNK_ROWS: u32 = 64;
 
+/// Bytes of text that one token may stand for: twice Llama 3's longest, a run of blanks.
+const LONGEST_TOKEN: usize = 256;
+
 /// The context when nobody asks for another.
 const DEFAULT_CONTEXT: usize = 4096;
 
@@ -256,8 +259,25 @@ impl Engine {
         &self.model
     }
 
+    /// The prompt of a text that is to be gone on with.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        self.check_length(text.len())?;
+        self.tokenizer.encode(text, true)
+    }
+
+    /// Refuses text that no tokenizer could make fit. Cutting it into tokens would take memory of many times its size.
+    fn check_length(&self, bytes: usize) -> Result<()> {
+        let (need, have) = (bytes.div_ceil(LONGEST_TOKEN), self.context());
+        if need > have {
+            let advice = format!("a text of {bytes} bytes has more tokens than that: shorten it");
+            return Err(Error::Context { need, have, advice });
+        }
+        Ok(())
+    }
+
     /// The prompt of a chat, ending where the assistant's answer begins.
     pub fn encode_chat(&self, messages: &[Message]) -> Result<Vec<u32>> {
+        self.check_length(messages.iter().map(|m| m.content.len()).sum())?;
         let none = || Error::Template("this checkpoint has none; give a prompt instead of messages".into());
         encode_chat(&self.tokenizer, self.template.as_ref().ok_or_else(none)?, messages, true)
     }

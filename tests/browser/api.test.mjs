@@ -2,7 +2,11 @@
 // Answers are compared with PyTorch's (tests/fixtures), so a runtime that computes something else fails.
 
 import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
+import { mkdir, mkdtemp, readFile, readdir, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { after, before, beforeEach, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { openBrowser } from "./browser.mjs";
@@ -18,6 +22,22 @@ const EXACT = { format: "f32", cache: "f32" };
 let server;
 let browser;
 let page;
+
+/** Runs the native program, and tells what it printed. */
+function program(...args) {
+  const root = path("../..");
+  const quiet = { cwd: root, encoding: "utf8", stdio: ["ignore", "pipe", "inherit"] };
+  return execFileSync("cargo", ["run", "-q", "-p", "zebra", "--", ...args], quiet);
+}
+
+async function inTemporaryFolder(use) {
+  const folder = await mkdtemp(join(tmpdir(), "zebra-"));
+  try {
+    await use(folder);
+  } finally {
+    await rm(folder, { recursive: true });
+  }
+}
 
 /** Runs a function in the page. There, `zebra` is the package and `exact` the options of the models under test. */
 function inPage(use, argument) {
@@ -619,6 +639,59 @@ test("the quantized form can be what is stored", async () => {
   assert.deepEqual(again.left, []);
 });
 
+test("folders that the program packed answer as they do natively", async () => {
+  await inTemporaryFolder(async (folder) => {
+    const plain = join(folder, "plain");
+    await mkdir(plain);
+    for (const [name, bytes] of Object.entries(tinyFiles("gqa"))) {
+      await writeFile(join(plain, name), bytes);
+    }
+    for (const format of ["q8", "q4"]) {
+      const packed = join(folder, format);
+      program("quantize", plain, packed, "--format", format);
+      const prompt = PROMPT.map((id) => `t${id}`).join(" ");
+      const greedy = ["--raw", "--prompt", prompt, "--temperature", "0", "--max-tokens", "6", "--json"];
+      const native = JSON.parse(program("generate", "--model", packed, ...greedy));
+      assert.deepEqual(native.prompt_ids, PROMPT);
+      for (const name of await readdir(packed)) {
+        server.files.set(`/packed-${format}/${name}`, await readFile(join(packed, name)));
+      }
+      const out = await inPage(async ({ url, prompt }) => {
+        const model = await zebra.load(url, { kernels: "plain" });
+        const { format, dispatchesPerToken } = model.info;
+        const found = await ids(model, prompt, { max_tokens: 6, ignore_eos: false });
+        await model.dispose();
+        return { format, dispatchesPerToken, ids: found };
+      }, { url: `/packed-${format}/`, prompt: PROMPT });
+      const info = JSON.parse(program("info", "--model", packed, "--kernels", "plain", "--json"));
+      assert.deepEqual(out, { format, dispatchesPerToken: info.dispatches_per_token.total, ids: native.ids });
+      console.log(`${format}: ${out.ids.join(" ")} in ${out.dispatchesPerToken} dispatches a token, as natively`);
+    }
+  });
+});
+
+test("a tokenizer of 128,000 tokens and 280,000 merges takes less than 150 MB of wasm memory", async () => {
+  await inTemporaryFolder(async (folder) => {
+    const random = join(folder, "random-1b");
+    program("make-random", "--preset", "1b-4mla", "--format", "q4", random);
+    const tokenizer = await readFile(join(random, "tokenizer.json"));
+    const { model } = JSON.parse(tokenizer.toString());
+    assert.deepEqual([Object.keys(model.vocab).length, model.merges.length], [128_000, 280_000]);
+    for (const [name, bytes] of Object.entries({ ...tinyFiles("gqa"), "tokenizer.json": tokenizer })) {
+      server.files.set(`/large-tokenizer/${name}`, bytes);
+    }
+    const wasm = await inPage(async () => {
+      const model = await zebra.load("/large-tokenizer/", { kernels: "plain", store: "none" });
+      await model.tokenize("A zebra is any of several fleet black-and-white striped African equines. ".repeat(100));
+      const { wasm } = await model.memory();
+      await model.dispose();
+      return wasm;
+    });
+    console.log(`wasm memory with a tokenizer of 128,000 tokens: ${(wasm / 1e6).toFixed(1)} MB`);
+    assert.ok(wasm < 150e6);
+  });
+});
+
 test("a device lost in mid-answer changes nothing but the time", async () => {
   const out = await inPage(async (prompt) => {
     const phases = [];
@@ -706,8 +779,7 @@ test("200 answers leave memory as it was", async () => {
 });
 
 test("the pocket model answers with PyTorch's ids", async () => {
-  const make = "cargo run --release -p zebra --no-default-features -- quantize models/zebra-pocket web/site/models/zebra-pocket --format q8";
-  assert.ok(existsSync(`${POCKET}/model.safetensors`), `${POCKET} is missing: npm run build, in web/, makes it, or\n  ${make}`);
+  assert.ok(existsSync(`${POCKET}/model.safetensors`), `${POCKET} is missing: npm run build, in web/, makes it`);
   const chats = JSON.parse(readFileSync(path("../fixtures/pocket-chats.json"), "utf8"));
   const shortest = chats.filter((chat) => chat.messages.length === 1).sort((a, b) => a.greedy_ids.length - b.greedy_ids.length);
   const asked = shortest.slice(0, 2);

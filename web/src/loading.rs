@@ -109,6 +109,8 @@ pub async fn estimate(files: ModelFiles, options: JsLoadRequest) -> Result<JsEst
             }
             Err(other) => return Err(other),
         };
+        // It was opened for its limits only.
+        gpu.destroy();
         Ok(Estimate {
             gpu: GpuBytes::of_plan(&plan),
             format: plan.options.preset.to_string(),

@@ -44,16 +44,23 @@ const TOLERANCE: f64 = 0.06;
 /// # Errors
 /// [`Error::Gpu`] when the plain ones are wrong too.
 pub async fn self_test(gpu: &Gpu, preset: Preset, cache: CacheFormat) -> Result<Verdict> {
-    let fast = deviation(gpu, preset, cache, false).await?;
+    judge(preset, &gpu.description().driver, |plain| deviation(gpu, preset, cache, plain)).await
+}
+
+/// The verdict on a driver, by how far off its fast and its plain kernels are. A NaN is not within any tolerance.
+async fn judge<F>(preset: Preset, driver: &str, deviation: impl Fn(bool) -> F) -> Result<Verdict>
+where
+    F: Future<Output = Result<f64>>,
+{
+    let fast = deviation(false).await?;
     if fast < TOLERANCE {
         return Ok(Verdict::Right);
     }
     let found = format!("the fast kernels are off by {:.1}% as {preset}", 100.0 * fast);
-    let plain = deviation(gpu, preset, cache, true).await?;
+    let plain = deviation(true).await?;
     if plain < TOLERANCE {
         return Ok(Verdict::PlainOnly(found));
     }
-    let driver = &gpu.description().driver;
     let reason = format!("{found}, the plain ones by {:.1}%; another driver than \"{driver}\" may help", 100.0 * plain);
     Err(Error::Gpu { what: "the kernels' self-test".into(), reason })
 }
@@ -70,6 +77,10 @@ pub async fn deviation(gpu: &Gpu, preset: Preset, cache: CacheFormat, plain: boo
         })
     };
     let rows = [row("prefill.logits", CHUNK - 1), row("prefill.logits", PROMPT as usize - 1), row("decode1.logits", 0)];
+    Ok(deviation_of(rows))
+}
+
+fn deviation_of(rows: [&[f32]; 3]) -> f64 {
     let (mut error, mut size) = (0.0, 0.0);
     for (found, expected) in rows.iter().zip(&EXPECTED) {
         for (found, &expected) in found.iter().skip(3).step_by(37).zip(expected) {
@@ -78,8 +89,7 @@ pub async fn deviation(gpu: &Gpu, preset: Preset, cache: CacheFormat, plain: boo
             size += expected * expected;
         }
     }
-    // A NaN among them must not pass for small.
-    Ok(if f64::is_finite(error) { (error / size).sqrt() } else { f64::INFINITY })
+    f64::sqrt(error / size)
 }
 
 /// Layers with heads of 64, as the released models have.
@@ -155,5 +165,52 @@ fn values(tensor: &TensorSpec) -> Vec<f32> {
         (_, "bias") => (0..count).map(|i| small(i) / 8.0).collect(),
         _ if parts.contains(&"conv1d") => (0..count).map(small).collect(),
         _ => (0..count).map(|i| 1.0 + small(i) / 4.0).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pollster::block_on;
+
+    use super::*;
+
+    fn rows() -> [Vec<f32>; 3] {
+        EXPECTED.map(|row| {
+            let mut logits = vec![9.0; VOCAB];
+            logits.iter_mut().skip(3).step_by(37).zip(row).for_each(|(logit, expected)| *logit = expected);
+            logits
+        })
+    }
+
+    fn off(rows: &[Vec<f32>; 3]) -> f64 {
+        deviation_of([&rows[0], &rows[1], &rows[2]])
+    }
+
+    #[test]
+    fn one_wrong_logit_is_seen() {
+        assert_eq!(off(&rows()), 0.0);
+        let mut wrong = rows();
+        wrong[1][40] += 1.0;
+        assert!(off(&wrong) > TOLERANCE, "{}", off(&wrong));
+        let mut swapped = rows();
+        swapped.swap(0, 2);
+        assert!(off(&swapped) > 0.5);
+        let mut not_a_number = rows();
+        not_a_number[2][3] = f32::NAN;
+        assert!(off(&not_a_number).is_nan());
+    }
+
+    #[test]
+    fn plain_kernels_run_where_only_they_are_right() {
+        let verdict = |fast: f64, plain: f64| {
+            block_on(judge(Preset::Q8, "a driver", |asked| async move { Ok(if asked { plain } else { fast }) }))
+        };
+        assert_eq!(verdict(0.01, f64::NAN).expect("right"), Verdict::Right);
+        for fast in [0.5, f64::INFINITY, f64::NAN] {
+            let Ok(Verdict::PlainOnly(why)) = verdict(fast, 0.01) else { panic!("{fast} was accepted") };
+            assert!(why.contains("the fast kernels are off by"), "{why}");
+            let error = verdict(fast, fast).expect_err("neither is right").to_string();
+            assert!(error.contains("\"a driver\" may help"), "{error}");
+        }
     }
 }

@@ -7,7 +7,6 @@
 //   await server.close();
 
 import { createHash } from "node:crypto";
-import { once } from "node:events";
 import { open, stat } from "node:fs/promises";
 import { createServer } from "node:http";
 import { extname, join, normalize } from "node:path";
@@ -146,10 +145,12 @@ export async function startServer({ mounts = {}, cors = true } = {}) {
   }
 
   async function sendBody(response, file, start, end, fault, entry) {
-    const closed = new AbortController();
-    response.once("close", () => closed.abort());
+    // One listener of a kind for the whole body, however many pieces it has.
+    let goOn = () => {};
+    response.on("drain", () => goOn());
+    response.once("close", () => goOn());
     let last = Math.min(end, start + (fault.cutAfter ?? Infinity), start + (fault.stallAfter ?? Infinity));
-    for (let at = start; at < last && !closed.signal.aborted;) {
+    for (let at = start; at < last && !response.closed;) {
       if (fault.cutAfterTotal !== undefined) {
         // Taken before it is sent, as other answers share the sum.
         const rest = Math.min(PIECE, last - at, fault.cutAfterTotal);
@@ -162,11 +163,11 @@ export async function startServer({ mounts = {}, cors = true } = {}) {
       const piece = await file.read(at, Math.min(at + PIECE, last));
       at += piece.length;
       entry.bytes += piece.length;
-      if (!response.write(piece)) {
-        await once(response, "drain", { signal: closed.signal }).catch(() => {});
+      if (!response.write(piece) && !response.closed) {
+        await new Promise((resolve) => (goOn = resolve));
       }
       if (fault.rate) {
-        await sleep((1000 * piece.length) / fault.rate, undefined, { signal: closed.signal }).catch(() => {});
+        await sleep((1000 * piece.length) / fault.rate, undefined, { ref: false });
       }
     }
     if ((fault.cutAfter ?? fault.cutAfterTotal) !== undefined && last < end) {

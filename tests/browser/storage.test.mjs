@@ -567,6 +567,10 @@ test("without room, without OPFS and without store, the bytes come straight from
     await prepare(tab);
     await tab.open("m", address, { store: how !== "none" });
     await tab.prefetch("m", ["config.json", "model.safetensors"]);
+    if (how === "write") {
+      // The reader comes when all that was under way ahead of it has come, and could not be stored.
+      await sleep(500);
+    }
     assert.equal(await tab.hash("m", "model.safetensors"), sha256(WEIGHTS), how);
     for (const [name, text] of Object.entries(SMALL)) {
       assert.equal(await tab.text("m", name), text);
@@ -719,6 +723,27 @@ test("of two tabs one downloads and the other waits; bytes are served once, and 
   await first.close("m");
   await refusal(first.delete(address), "bad-request", /in use/);
   await second.close("m");
+  await first.delete(address);
+});
+
+test("a pass of a server without ranges keeps other tabs waiting, also while nobody reads from it", async () => {
+  const path = "/two-without-ranges/";
+  const file = `${path}model.safetensors`;
+  const address = publish(path);
+  server.faults.set(file, { noRanges: true, method: "GET", rate: 12 * MIB });
+  const [first, second] = [await openTab(), await openTab()];
+  await first.open("m", address);
+  await first.read("m", "model.safetensors", 0, 8);
+  assert.ok(server.bytes(file) < WEIGHTS.length, "the pass is under way");
+  await second.open("m", address);
+  assert.equal(await second.hash("m", "model.safetensors"), sha256(WEIGHTS));
+  assert.equal((await second.events("m")).filter(({ phase }) => phase === "waiting").length, 1);
+  assert.equal(await first.hash("m", "model.safetensors"), sha256(WEIGHTS));
+  assert.equal(server.bytes(file), WEIGHTS.length);
+  await second.close("m");
+  // The chunk after the one that is read is being read ahead now.
+  await first.read("m", "model.safetensors", 0, 8);
+  await first.close("m");
   await first.delete(address);
 });
 

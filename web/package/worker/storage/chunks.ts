@@ -9,6 +9,8 @@ import { storageName } from "./name.js";
 /** Bytes of a chunk: what is hashed, asked for and lost by a cut connection at once. */
 export const CHUNK = 4 * 1024 * 1024;
 const ENTRY = 32;
+/** How often a chunk is read while other chunks of its file are being written, before it counts as missing. */
+const READ_ATTEMPTS = 5;
 
 /** What a file's chunks belong to. */
 export interface FileVersion {
@@ -120,13 +122,19 @@ function bindingOf({ name, size, version }: FileVersion): Promise<Uint8Array<Arr
   return sha256(new TextEncoder().encode(JSON.stringify([CHUNK, name, size, version])));
 }
 
+interface KeptChunk {
+  readonly file: StoredFile;
+  readonly index: number;
+  readonly bytes: Promise<Uint8Array<ArrayBuffer> | undefined>;
+}
+
 /**
  * The chunks that were read last or will be next, of all files: a tensor's codes and its scales lie apart and are read
  * by turns, and the next chunk can be read and hashed while the GPU takes this one.
  */
 class KeptChunks {
   private static readonly COUNT = 4;
-  private chunks: { file: StoredFile; index: number; bytes: Promise<Uint8Array<ArrayBuffer> | undefined> }[] = [];
+  private chunks: KeptChunk[] = [];
 
   get(
     file: StoredFile,
@@ -134,9 +142,18 @@ class KeptChunks {
     read: () => Promise<Uint8Array<ArrayBuffer> | undefined>,
   ): Promise<Uint8Array<ArrayBuffer> | undefined> {
     const known = this.chunks.find((chunk) => chunk.file === file && chunk.index === index);
-    const chunk = known ?? { file, index, bytes: read() };
+    const chunk = known ?? this.begin({ file, index, bytes: read() });
     this.chunks = [...this.chunks.filter((other) => other !== chunk), chunk].slice(-KeptChunks.COUNT);
     return chunk.bytes;
+  }
+
+  /** What could not be read is not kept: the next reader tries again. */
+  private begin(chunk: KeptChunk): KeptChunk {
+    const drop = () => {
+      this.chunks = this.chunks.filter((other) => other !== chunk);
+    };
+    chunk.bytes.then((bytes) => bytes ?? drop(), drop);
+    return chunk;
   }
 
   forget(file: StoredFile, index?: number): void {
@@ -150,6 +167,8 @@ const kept = new KeptChunks();
 export class StoredFile {
   /** The hash of each chunk that is here. */
   private readonly hashes = new Map<number, Uint8Array<ArrayBuffer>>();
+  /** What is being read, also ahead of any reader. */
+  private readonly reading = new Set<Promise<unknown>>();
   private opening: Promise<void> | undefined;
   private data: FileSystemSyncAccessHandle | undefined;
   private table: FileSystemSyncAccessHandle | undefined;
@@ -236,32 +255,51 @@ export class StoredFile {
     if (!hash) {
       return undefined;
     }
-    return kept.get(this, index, async () => {
-      const bytes = await this.readUnverified(index);
-      if (bytes && equal(await sha256(bytes), hash)) {
-        return bytes;
-      }
-      kept.forget(this, index);
-      this.hashes.delete(index);
-      return undefined;
+    return kept.get(this, index, () => {
+      const bytes = this.readVerified(index, hash);
+      const end = () => this.reading.delete(bytes);
+      this.reading.add(bytes);
+      bytes.then(end, end);
+      return bytes;
     });
+  }
+
+  private async readVerified(
+    index: number,
+    hash: Uint8Array<ArrayBuffer>,
+  ): Promise<Uint8Array<ArrayBuffer> | undefined> {
+    const bytes = await this.readUnverified(index);
+    if (bytes && equal(await sha256(bytes), hash)) {
+      return bytes;
+    }
+    // Not when it was stored anew in the meantime.
+    if (this.hashes.get(index) === hash) {
+      this.hashes.delete(index);
+    }
+    return undefined;
   }
 
   private async readUnverified(index: number): Promise<Uint8Array<ArrayBuffer> | undefined> {
     const at = index * CHUNK;
     const length = chunkSize(this.size, index);
-    if (this.data) {
-      const bytes = new Uint8Array(length);
-      return this.data.read(bytes, { at }) === length ? bytes : undefined;
-    }
-    try {
-      const file = await this.directory.getFileHandle(`${this.base}.data`);
-      return (await readQuickly(file, at, length)) ?? (await readFile(file, at, length));
-    } catch (error) {
-      if (isNamed(error, "NotFoundError") || isNamed(error, "NotReadableError")) {
-        return undefined;
+    for (let attempt = 1; ; attempt++) {
+      if (this.data) {
+        const bytes = new Uint8Array(length);
+        return this.data.read(bytes, { at }) === length ? bytes : undefined;
       }
-      throw error;
+      try {
+        const file = await this.directory.getFileHandle(`${this.base}.data`);
+        return (await readQuickly(file, at, length)) ?? (await readFile(file, at, length));
+      } catch (error) {
+        // NotReadable: something else was written to the file meanwhile, by another tab or by this one.
+        if (isNamed(error, "NotReadableError") && attempt < READ_ATTEMPTS) {
+          continue;
+        }
+        if (isNamed(error, "NotFoundError") || isNamed(error, "NotReadableError")) {
+          return undefined;
+        }
+        throw error;
+      }
     }
   }
 
@@ -343,6 +381,12 @@ export class StoredFile {
       this.enter(table, index, await sha256(bytes));
     }
     table.flush();
+  }
+
+  /** Waits until nothing has it open, so that it can be removed, and lets go of its chunks. Nobody reads it later. */
+  async close(): Promise<void> {
+    await Promise.allSettled(this.reading);
+    kept.forget(this);
   }
 
   get isWriting(): boolean {

@@ -118,6 +118,8 @@ export class Downloads {
   private ahead: DownloadFile[] = [];
   private aheadFailed = false;
   private active = 0;
+  /** Passes under way. One goes on, and stores, also while nobody waits for a chunk of it. */
+  private readonly passes = new Set<Promise<void>>();
   /** Whether a server has answered a range with a range; before that, one request at a time finds it out. */
   private ranges = false;
   /** The last chunks read, so that small reads next to each other cost one. The newest is last. */
@@ -215,8 +217,9 @@ export class Downloads {
 
   private keep(file: DownloadFile, index: number, bytes: Uint8Array<ArrayBuffer>): void {
     const { generation } = file;
-    // Of what can be had again without network the last chunk is enough; of what cannot, those in front of the reader.
-    const count = file.storing || file.blobs.size > 0 ? 1 : IN_FLIGHT;
+    // Of what can be had again without network the last chunk is enough; of what cannot, those in front of the reader,
+    // with the one that it is at.
+    const count = file.storing || file.blobs.size > 0 ? 1 : IN_FLIGHT + 1;
     const passed = (chunk: RecentChunk) =>
       isChunk(chunk, file, index) || (chunk.file === this.lastRead?.file && chunk.index < this.lastRead.index);
     this.recent = [...this.recent.filter((chunk) => !passed(chunk)), { file, index, generation, bytes }].slice(-count);
@@ -276,7 +279,7 @@ export class Downloads {
       }
       void this.ask(next.file, next.index, false);
     }
-    if (this.active === 0) {
+    if (this.active === 0 && this.passes.size === 0) {
       this.rest();
     }
   }
@@ -465,34 +468,42 @@ export class Downloads {
 
   /** The chunk of a pass, when it comes by or from where it was put. */
   private async fromPass(file: DownloadFile, index: number): Promise<Uint8Array<ArrayBuffer>> {
+    // First of all, as it may come by while storage is looked into.
+    const coming = new Promise<Uint8Array<ArrayBuffer>>((resolve) => file.awaited.set(index, resolve));
     const here = await this.here(file, index);
     if (here) {
+      file.awaited.delete(index);
       return here;
     }
     const pass = file.pass ?? this.beginPass(file, undefined);
-    const bytes = await Promise.race([
-      new Promise<Uint8Array<ArrayBuffer>>((resolve) => file.awaited.set(index, resolve)),
-      pass.then(() => undefined),
-    ]);
+    const bytes = await Promise.race([coming, pass.then(() => undefined)]);
     if (bytes) {
       return bytes;
     }
-    // It had come by before it was asked for; when it is damaged since, another pass has to bring it.
-    file.pass = undefined;
+    // It came by before it was asked for and is damaged since: another pass has to bring it.
+    if (file.pass === pass) {
+      file.pass = undefined;
+    }
     return this.fromPass(file, index);
   }
 
   /** Receives a whole file in order, from `reply` if there is one already. */
   private beginPass(file: DownloadFile, reply: Reply | undefined): Promise<void> {
     const pass = this.receiveWhole(file, reply);
-    pass.catch(() => {
-      // The next read tries again.
-      if (file.pass === pass) {
-        file.pass = undefined;
-        file.partial.clear();
-      }
-    });
     file.pass = pass;
+    this.passes.add(pass);
+    pass
+      .catch(() => {
+        // The next read tries again.
+        if (file.pass === pass) {
+          file.pass = undefined;
+          file.partial.clear();
+        }
+      })
+      .finally(() => {
+        this.passes.delete(pass);
+        this.pump();
+      });
     return pass;
   }
 
@@ -569,7 +580,7 @@ export class Downloads {
 
   /** Stores a chunk, unless there is no room: then this file goes on without. */
   private async store(file: DownloadFile, index: number, bytes: Uint8Array<ArrayBuffer>): Promise<void> {
-    const { stored } = file;
+    const { stored, generation } = file;
     if (!file.storing || !stored || stored.has(index)) {
       return;
     }
@@ -580,7 +591,7 @@ export class Downloads {
       }
       await this.events.storing();
       await stored.beginWriting();
-      if (file.stored === stored) {
+      if (file.generation === generation) {
         await stored.write(index, bytes);
       } else {
         await stored.endWriting();
@@ -590,7 +601,7 @@ export class Downloads {
         throw error;
       }
       // Full, or taken away by the user's settings: the load does not need it.
-      if (file.stored === stored) {
+      if (file.generation === generation) {
         file.storing = false;
       }
     }
@@ -651,7 +662,7 @@ export class Downloads {
   async close(): Promise<void> {
     this.pump();
     await Promise.allSettled(Array.from(this.jobs.values(), (job) => job.bytes));
-    await Promise.allSettled(Array.from(this.files.values(), (file) => file.pass));
+    await Promise.allSettled(this.passes);
     this.recent = [];
     this.rest();
     await this.resting;

@@ -169,6 +169,8 @@ class RemoteModel implements OpenModel {
   private allFiles: Promise<Map<string, DownloadFile>> | undefined;
   private allKnown = false;
   private storingBegun: Promise<void> | undefined;
+  /** Ends when the manifest has the list of files. */
+  private listing: Promise<void> | undefined;
   private closed: Promise<void> | undefined;
 
   private constructor(
@@ -280,6 +282,7 @@ class RemoteModel implements OpenModel {
     this.stop.abort();
     await this.downloads.close();
     await this.storingBegun?.catch(() => undefined);
+    await this.listing;
     await this.folder?.close();
   }
 
@@ -379,7 +382,7 @@ class RemoteModel implements OpenModel {
     }
     const before = (await folder.manifest())?.files ?? {};
     await folder.update({});
-    this.origin()
+    this.listing = this.origin()
       .then(async ({ files, hub }) => {
         await folder.update({ files, ...(hub ? { hub } : {}) });
         await folder.removeFiles(Object.keys(before).filter((name) => !(name in files)));
@@ -414,9 +417,6 @@ class VariantModel implements OpenModel {
   }
 
   async read(name: string, start: number, end: number): Promise<Uint8Array> {
-    if (this.closed) {
-      throw aborted();
-    }
     const size = await this.size(name);
     if (size === undefined) {
       throw noSuchFile(`${this.name} ${name}`);
@@ -439,7 +439,11 @@ class VariantModel implements OpenModel {
       stored = this.folder.file({ name, size, version });
       this.open.set(name, stored);
     }
-    const bytes = await (await stored).read(index);
+    const file = await stored;
+    if (this.closed) {
+      throw aborted();
+    }
+    const bytes = await file.read(index);
     if (!bytes) {
       throw new ZebraError(
         "integrity",

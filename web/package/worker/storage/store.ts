@@ -94,6 +94,8 @@ function takeLock(name: string, options: LockOptions): Promise<HeldLock | undefi
 
 /** The folder of one model, which this tab uses until `close`. */
 export class ModelFolder {
+  private readonly files: StoredFile[] = [];
+
   private constructor(
     readonly name: string,
     private readonly directory: FileSystemDirectoryHandle,
@@ -157,8 +159,10 @@ export class ModelFolder {
     }
   }
 
-  file(file: FileVersion): Promise<StoredFile> {
-    return StoredFile.open(this.directory, file);
+  async file(file: FileVersion): Promise<StoredFile> {
+    const stored = await StoredFile.open(this.directory, file);
+    this.files.push(stored);
+    return stored;
   }
 
   /** Removes files that the model has no more. */
@@ -189,6 +193,8 @@ export class ModelFolder {
   }
 
   async close(): Promise<void> {
+    // Whoever gets the lock next may delete them.
+    await Promise.all(this.files.map((file) => file.close()));
     await this.use.release();
   }
 }

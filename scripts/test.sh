@@ -41,9 +41,10 @@ step "wasm32, in a browser"
     cargo test --profile wasm-release -p zebra-web --target $wasm --test web -- --nocapture
 )
 
-step "the npm package and the chat page: types, build"
-npm --prefix web run --silent check
+step "the npm package and the chat page: build, types"
+# The types of the wasm door are made by the build.
 npm --prefix web run --silent build
+npm --prefix web run --silent check
 
 step "the npm package and the chat page: in a browser"
 node --test --test-concurrency=1 --test-reporter=spec tests/browser/*.test.mjs

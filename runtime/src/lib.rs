@@ -4,14 +4,14 @@
 //!
 //! | module | is |
 //! |---|---|
-//! | [`engine`] | sessions over slots: prompts, answers, sampling options, snapshots that bring a state back |
+//! | [`engine`] | sessions over slots: prompts, answers, sampling options, snapshots that bring a state back, a lost GPU too |
 //! | [`text`] | tokenizer, chat template, streamed text, stop strings |
 //! | [`model`] | the layers as flat lists of dispatches (`mla`, `mamba2`, `mlp`), the state they carry, steps of rows |
 //! | [`kernels`] | one typed binding for each shader of `shaders/` |
 //! | [`gpu`] | a device, buffers and dispatches as plain data, programs that run them |
 //! | [`weights`] | checkpoints: safetensors files by ranges, formats f32, f16, q8 and q4, quantized folders |
 //! | [`config`] | what a checkpoint says about its layers |
-//! | [`files`] | where the files come from: a folder, memory, later a browser's storage |
+//! | [`files`] | where the files come from: a folder, memory, a browser's storage |
 //!
 //! A step is rows, not a token: a prompt's chunk, single rows of many slots, or both at once. Everything is planned when a
 //! model is loaded; a token allocates nothing, and the next one does not wait for the CPU to know the last. There are no

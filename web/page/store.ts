@@ -9,6 +9,18 @@ interface Schema extends DBSchema {
   messages: { key: [string, string]; value: Message; indexes: { chat: string } };
 }
 
+/**
+ * Commits at once instead of when the page is next idle: a page that is reloaded or closed right after would otherwise
+ * take what it wrote with it.
+ */
+async function finished(
+  transaction: { commit(): void; readonly done: Promise<void> },
+  writes: readonly Promise<unknown>[],
+): Promise<void> {
+  transaction.commit();
+  await Promise.all([...writes, transaction.done]);
+}
+
 export class Store {
   readonly #db: IDBPDatabase<Schema>;
   readonly #channel = new BroadcastChannel("zebra-chats");
@@ -45,12 +57,14 @@ export class Store {
   }
 
   async putChat(chat: Chat): Promise<void> {
-    await this.#db.put("chats", chat);
+    const transaction = this.#db.transaction("chats", "readwrite");
+    await finished(transaction, [transaction.store.put(chat)]);
     this.#channel.postMessage(null);
   }
 
   async putMessage(message: Message): Promise<void> {
-    await this.#db.put("messages", message);
+    const transaction = this.#db.transaction("messages", "readwrite");
+    await finished(transaction, [transaction.store.put(message)]);
   }
 
   /** A whole chat in one transaction. */
@@ -60,7 +74,7 @@ export class Store {
     for (const message of messages) {
       writes.push(transaction.objectStore("messages").put(message));
     }
-    await Promise.all([...writes, transaction.done]);
+    await finished(transaction, writes);
     this.#channel.postMessage(null);
   }
 

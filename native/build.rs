@@ -49,7 +49,7 @@ fn embed(folder: &Path, out: &Path) -> Result<()> {
     }
     let files = MemoryFiles::new(folder.display().to_string(), files);
     let mut embedded = Memory::default();
-    pollster::block_on(async { quantize(&files, Preset::Q8, &mut embedded, &mut |_, _| {}).await })?;
+    pollster::block_on(quantize(&files, Preset::Q8, &mut embedded, &mut |_, _| {}))?;
 
     let mut list = "pub static FILES: &[(&str, &[u8])] = &[\n".to_owned();
     let target = out.join("embedded");

@@ -28,6 +28,22 @@ export function chunkSize(size: number, index: number): number {
   return Math.min(CHUNK, size - index * CHUNK);
 }
 
+/** The bytes from `start` to `end` of a file, put together from its chunks. */
+export async function readByChunks(
+  start: number,
+  end: number,
+  chunkAt: (index: number) => Promise<Uint8Array>,
+): Promise<Uint8Array> {
+  const result = new Uint8Array(end - start);
+  for (let index = Math.floor(start / CHUNK); index * CHUNK < end; index++) {
+    const from = index * CHUNK;
+    const chunk = await chunkAt(index);
+    const part = chunk.subarray(Math.max(start - from, 0), Math.min(end - from, chunk.length));
+    result.set(part, Math.max(from - start, 0));
+  }
+  return result;
+}
+
 async function sha256(bytes: Uint8Array<ArrayBuffer>): Promise<Uint8Array<ArrayBuffer>> {
   return new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
 }
@@ -36,7 +52,8 @@ function equal(a: Uint8Array, b: Uint8Array): boolean {
   return a.length === b.length && a.every((value, index) => value === b[index]);
 }
 
-function isNamed(error: unknown, name: string): boolean {
+/** Whether an error is the browser's of this name. */
+export function isNamed(error: unknown, name: string): boolean {
   return error instanceof DOMException && error.name === name;
 }
 

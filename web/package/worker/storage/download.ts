@@ -8,7 +8,7 @@
 // One tab at a time downloads a model. Another one waits, and then finds in storage what the first one put there.
 
 import { ZebraError } from "../../errors.js";
-import { CHUNK, chunkCount, chunkSize, type StoredFile } from "./chunks.js";
+import { CHUNK, chunkCount, chunkSize, readByChunks, type StoredFile } from "./chunks.js";
 import { aborted, differ, Failure, type Http, type Reply, retry, versionOf } from "./http.js";
 import type { RemoteFile } from "./source.js";
 import type { HeldLock, ModelFolder } from "./store.js";
@@ -188,13 +188,7 @@ export class Downloads {
   async read(file: DownloadFile, start: number, end: number): Promise<Uint8Array> {
     for (;;) {
       const { generation } = file;
-      const result = new Uint8Array(end - start);
-      for (let index = Math.floor(start / CHUNK); index * CHUNK < end; index++) {
-        const from = index * CHUNK;
-        const chunk = await this.chunk(file, index);
-        const part = chunk.subarray(Math.max(start - from, 0), Math.min(end - from, chunk.length));
-        result.set(part, Math.max(from - start, 0));
-      }
+      const result = await readByChunks(start, end, (index) => this.chunk(file, index));
       // Begun again in between, its chunks may be of two versions.
       if (generation === file.generation) {
         file.handedOut = true;

@@ -3,7 +3,7 @@
 
 import { ZebraError } from "../../errors.js";
 import type { FileSink, ModelFiles } from "../files.js";
-import { CHUNK, type StoredFile } from "./chunks.js";
+import { readByChunks, type StoredFile } from "./chunks.js";
 import { DownloadFile, type DownloadProgress, Downloads } from "./download.js";
 import { aborted, Http, TIMING, type Timing } from "./http.js";
 import { type HubPlace, readPlace, type UrlPlace, variantName } from "./name.js";
@@ -422,14 +422,7 @@ class VariantModel implements OpenModel {
       throw noSuchFile(`${this.name} ${name}`);
     }
     checkRange(`${this.name} ${name}`, size, start, end);
-    const result = new Uint8Array(end - start);
-    for (let index = Math.floor(start / CHUNK); index * CHUNK < end; index++) {
-      const from = index * CHUNK;
-      const chunk = await this.chunk(name, index);
-      const part = chunk.subarray(Math.max(start - from, 0), Math.min(end - from, chunk.length));
-      result.set(part, Math.max(from - start, 0));
-    }
-    return result;
+    return readByChunks(start, end, (index) => this.chunk(name, index));
   }
 
   private async chunk(name: string, index: number): Promise<Uint8Array> {

@@ -5,7 +5,7 @@
 
 import { ZebraError } from "../../errors.js";
 import type { StoredModel } from "../../types.js";
-import { isQuotaError, StoredFile, type FileVersion } from "./chunks.js";
+import { isNamed, isQuotaError, StoredFile, type FileVersion } from "./chunks.js";
 import { storageName } from "./name.js";
 import type { HubListing } from "./source.js";
 
@@ -45,7 +45,7 @@ async function rootFolder(): Promise<FileSystemDirectoryHandle | undefined> {
 }
 
 function isNotFound(error: unknown): boolean {
-  return error instanceof DOMException && error.name === "NotFoundError";
+  return isNamed(error, "NotFoundError");
 }
 
 async function remove(directory: FileSystemDirectoryHandle, name: string): Promise<void> {

@@ -1,15 +1,7 @@
-// y[r, n] = sum_k x[r, k] W[n, k] for few rows.
+// y[r, n] = sum_k x[r, k] W[n, k] for few rows, x normed or as it is.
 //
 // One workgroup owns four outputs and ROWS rows. A lane takes every WG-th eight of k for all of them; then the lanes
 // are summed. The order of a sum does not depend on how many rows the step has.
-
-// Row of W that is sum j of an item. The last item may hang over: it reads a row that exists and stores nothing.
-fn output_row(item: u32, j: u32) -> u32 {
-    if (EPILOGUE == SWIGLU) {
-        return min(item * 2u + (j & 1u), params.n - 1u) + (j >> 1u) * params.n;
-    }
-    return min(item * 4u + j, params.n - 1u);
-}
 
 fn store(r: u32, item: u32, sum: vec4<f32>) {
     let to = r * params.y_stride + params.y_offset;
@@ -40,9 +32,13 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) groups: 
     for (var j = 0u; j < 4u; j++) {
         start[j] = output_row(item, j) * params.k_octs;
     }
+    var row_start: array<u32, ROWS>;
     var sums: array<vec4<f32>, ROWS>;
+    var squares: array<f32, ROWS>;
     for (var i = 0u; i < ROWS; i++) {
+        row_start[i] = x_row(min(r0 + i, rows - 1u));
         sums[i] = vec4<f32>(0.0);
+        squares[i] = 0.0;
     }
     for (var oct = lanes.index; oct < params.k_octs; oct += WG) {
         let w0 = weight_oct(start[0] + oct);
@@ -50,9 +46,14 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) groups: 
         let w2 = weight_oct(start[2] + oct);
         let w3 = weight_oct(start[3] + oct);
         for (var i = 0u; i < ROWS; i++) {
-            let at = min(r0 + i, rows - 1u) * params.x_stride + params.x_offset + 2u * oct;
-            let a = x[at];
-            let b = x[at + 1u];
+            let at = row_start[i] + 2u * oct;
+            var a = x[at];
+            var b = x[at + 1u];
+            if (NORMED) {
+                squares[i] += dot(a, a) + dot(b, b);
+            }
+            a = gained(a, 2u * oct);
+            b = gained(b, 2u * oct + 1u);
             sums[i] += vec4<f32>(
                 dot(w0[0], a) + dot(w0[1], b),
                 dot(w1[0], a) + dot(w1[1], b),
@@ -62,7 +63,10 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) groups: 
         }
     }
     for (var i = 0u; i < ROWS; i++) {
-        let sum = workgroup_sum4(lanes, sums[i]);
+        var sum = workgroup_sum4(lanes, sums[i]);
+        if (NORMED) {
+            sum *= scale_of_norm(workgroup_sum(lanes, squares[i]));
+        }
         if (lanes.index == 0u && r0 + i < rows) {
             store(r0 + i, item, sum);
         }

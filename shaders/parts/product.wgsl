@@ -1,4 +1,4 @@
-// What matvec.wgsl and matmul.wgsl share: parameters, bindings, and what becomes of the sums.
+// What the kernels of a product with a weight matrix share: parameters, bindings, and what becomes of the sums.
 //
 // STORE: y = sum. ADD: y += sum (the residual). SWIGLU: W is [gate; up], y = silu(gate) * up, half as many outputs.
 
@@ -10,6 +10,8 @@ struct Params {
     y_stride: u32,
     y_offset: u32,     // of this part of W, where an adapter's limits cut it
     counter: u32,      // which of the step's counts is the number of rows: 0 rows, 2 logit rows
+    width: u32,        // k without padding, of the norm
+    eps: f32,          // of the norm
 }
 
 @group(0) @binding(1) var<uniform> params: Params;

@@ -1,7 +1,7 @@
 //! A weight matrix on the GPU: its format, its shape and the buffers that hold it.
 
-use super::shader;
-use crate::gpu::{Access, Binding, Buffer, Limits, Purpose};
+use super::{read, shader};
+use crate::gpu::{Binding, Buffer, Limits, Purpose};
 use crate::weights::WeightFormat;
 
 /// Inputs that share a scale.
@@ -141,8 +141,37 @@ impl Part<'_> {
         }
     }
 
-    /// The constants they need.
+    /// The parts that read it for int8 dot products.
+    ///
+    /// # Panics
+    /// When its format is not quantized: such products are f32's.
+    pub(crate) fn dot_sources(&self) -> Vec<&'static str> {
+        let pieces =
+            if self.pieces.len() == 1 { shader!("parts/pieces_1.wgsl") } else { shader!("parts/pieces_4.wgsl") };
+        let dot = match self.matrix.format {
+            WeightFormat::Q8 => shader!("parts/dot_q8.wgsl"),
+            WeightFormat::Q4 => shader!("parts/dot_q4.wgsl"),
+            WeightFormat::F32 | WeightFormat::F16 => panic!("{} is not quantized", self.matrix.label),
+        };
+        vec![pieces, shader!("parts/scales.wgsl"), dot]
+    }
+
+    /// The constants that [`Part::sources`] need.
     pub(crate) fn constants(&self) -> Vec<(&'static str, f64)> {
+        self.constants_of(match self.matrix.format {
+            WeightFormat::F32 | WeightFormat::F16 => 16,
+            WeightFormat::Q8 => 8,
+            WeightFormat::Q4 => 4,
+        })
+    }
+
+    /// The constants that [`Part::dot_sources`] need.
+    pub(crate) fn dot_constants(&self) -> Vec<(&'static str, f64)> {
+        self.constants_of(16)
+    }
+
+    /// `word`: bytes of the parts' `Word`.
+    fn constants_of(&self, word: u64) -> Vec<(&'static str, f64)> {
         let mut all = Vec::new();
         if self.matrix.scales.is_some() && self.first_row > 0 {
             all.push(("FIRST_GROUP", (self.first_row * self.matrix.k.div_ceil(GROUP)) as f64));
@@ -150,11 +179,6 @@ impl Part<'_> {
         if self.pieces.len() == 1 {
             return all;
         }
-        let word = match self.matrix.format {
-            WeightFormat::F32 | WeightFormat::F16 => 16,
-            WeightFormat::Q8 => 8,
-            WeightFormat::Q4 => 4,
-        };
         let words = self.matrix.piece_rows as u64 * Matrix::row_bytes(self.matrix.format, self.matrix.k) / word;
         all.push(("PIECE_WORDS", words as f64));
         all
@@ -162,7 +186,6 @@ impl Part<'_> {
 
     /// Its bindings. Fewer than four pieces are filled up with the last one, which is never read there.
     pub(crate) fn bindings(&self) -> Vec<Binding> {
-        let read = |number, buffer: &Buffer| Binding { number, access: Access::Read, buffer: buffer.clone() };
         let slots = if self.pieces.len() == 1 { 1 } else { 4 };
         let mut all: Vec<Binding> =
             (0..slots).map(|i| read(10 + i as u32, &self.pieces[i.min(self.pieces.len() - 1)])).collect();

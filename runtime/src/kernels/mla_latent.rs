@@ -75,7 +75,8 @@ impl CacheShape {
         }
     }
 
-    fn store_source(&self) -> &'static str {
+    /// The shader part that writes a row.
+    pub(crate) fn store_source(&self) -> &'static str {
         match self.format {
             CacheFormat::F32 => shader!("parts/cache_store_f32.wgsl"),
             CacheFormat::F16 => shader!("parts/cache_store_f16.wgsl"),

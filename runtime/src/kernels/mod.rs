@@ -6,10 +6,14 @@ pub mod embed;
 pub mod gated_norm;
 pub mod matmul;
 pub mod matrix;
+pub mod matvec;
+pub mod matvec_i8;
 pub mod mla_attend;
 pub mod mla_combine;
 pub mod mla_latent;
+pub mod mla_project;
 pub mod mla_query;
+pub mod product;
 pub mod rmsnorm;
 pub mod rope;
 pub mod sample;
@@ -70,6 +74,11 @@ pub(crate) fn bindings(step: &Buffer, inputs: &[&Buffer], outputs: &[&Buffer]) -
         all.push(Binding { number: all.len() as u32 + 1, access: Access::ReadWrite, buffer: (*buffer).clone() });
     }
     all
+}
+
+/// A buffer that a kernel reads at a binding.
+pub(crate) fn read(number: u32, buffer: &Buffer) -> Binding {
+    Binding { number, access: Access::Read, buffer: buffer.clone() }
 }
 
 /// Puts a dispatch together. `params` are the words of the shader's `Params`, floats by their bits.

@@ -6,7 +6,7 @@ use crate::config::Mamba2Config;
 use crate::gpu::{Buffer, Dispatch};
 use crate::kernels::Matrix;
 use crate::kernels::gated_norm::GatedNorm;
-use crate::kernels::matmul::{Epilogue, MatMul};
+use crate::kernels::product::{Epilogue, Norm};
 use crate::kernels::ssm_chunk::SsmChunk;
 use crate::kernels::ssm_conv::{SsmConv, SsmShape};
 use crate::kernels::ssm_scan::SsmScan;
@@ -55,21 +55,17 @@ impl Mamba2 {
         }
     }
 
-    /// `x += out_proj(gated_norm(scan(conv(in_proj(n)))))`.
-    pub fn dispatches(&self, label: &str, work: &Work, state: &Buffer, pass: Pass) -> Vec<Dispatch> {
+    /// `x += out_proj(gated_norm(scan(conv(in_proj(n)))))`, n = rmsnorm(x).
+    pub fn dispatches(&self, label: &str, work: &Work, norm: Norm<'_>, state: &Buffer, pass: Pass) -> Vec<Dispatch> {
         let s = self.shape;
         let zxbcdt = work.wide.strided(s.in_proj());
         let u = work.u.strided(s.channels());
         let y = work.heads.strided(s.d_inner);
-        let mut all = MatMul {
-            step: &work.step,
-            x: work.n.all(),
-            weight: &self.in_proj,
-            y: zxbcdt,
-            epilogue: Epilogue::Store,
-            logit_rows: false,
-        }
-        .dispatches(&format!("{label}.in_proj"), pass.width, pass.target);
+        let mut all = work.product(work.x.all(), Some(norm), &self.in_proj, zxbcdt, Epilogue::Store).dispatches(
+            &format!("{label}.in_proj"),
+            pass.width,
+            pass.target,
+        );
         all.push(
             SsmConv {
                 step: &work.step,
@@ -121,17 +117,11 @@ impl Mamba2 {
                 .dispatch(label, target),
             );
         }
-        all.extend(
-            MatMul {
-                step: &work.step,
-                x: y,
-                weight: &self.out_proj,
-                y: work.x.all(),
-                epilogue: Epilogue::Add,
-                logit_rows: false,
-            }
-            .dispatches(&format!("{label}.out_proj"), pass.width, pass.target),
-        );
+        all.extend(work.product(y, None, &self.out_proj, work.x.all(), Epilogue::Add).dispatches(
+            &format!("{label}.out_proj"),
+            pass.width,
+            pass.target,
+        ));
         all
     }
 }

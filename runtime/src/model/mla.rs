@@ -6,11 +6,12 @@ use super::{Pass, PlanOptions, Tensors};
 use crate::config::MlaConfig;
 use crate::gpu::{Buffer, Dispatch};
 use crate::kernels::Matrix;
-use crate::kernels::matmul::{Epilogue, MatMul};
 use crate::kernels::mla_attend::MlaAttend;
 use crate::kernels::mla_combine::MlaCombine;
 use crate::kernels::mla_latent::{CacheShape, MlaLatent};
+use crate::kernels::mla_project::MlaProject;
 use crate::kernels::mla_query::{MlaHeads, MlaQuery};
+use crate::kernels::product::{Epilogue, Norm};
 use crate::kernels::rmsnorm::{Columns, RmsNorm};
 
 /// Epsilon of the norms on q_a and the latent, where a checkpoint has them (DeepSeek's, not the model's own).
@@ -92,11 +93,13 @@ impl Mla {
         }
     }
 
-    /// `x += out_proj(attention(n))`, appending to the cache on the way.
+    /// `x += out_proj(attention(n))`, n = rmsnorm(x), appending to the cache on the way.
+    #[expect(clippy::too_many_arguments, reason = "what a layer is made of")]
     pub fn dispatches(
         &self,
         label: &str,
         work: &Work,
+        norm: Norm<'_>,
         turns: &Buffer,
         latents: &Buffer,
         options: &PlanOptions,
@@ -104,55 +107,46 @@ impl Mla {
     ) -> Vec<Dispatch> {
         let step = &work.step;
         let (s, h, target) = (self.cache, self.heads, pass.target);
-        let matmul = |tail: &str, x: Columns<'_>, weight: &Matrix, y: Columns<'_>, epilogue: Epilogue| {
-            MatMul { step, x, weight, y, epilogue, logit_rows: false }.dispatches(
-                &format!("{label}.{tail}"),
-                pass.width,
-                target,
-            )
-        };
-        let norm = |tail: &str, x: Columns<'_>, weight: &Buffer, y: Columns<'_>, width: usize| {
-            RmsNorm { step, x, weight, y, width, eps: LORA_NORM_EPS, logit_rows: false }
-                .dispatch(&format!("{label}.{tail}"), target)
-        };
+        let product =
+            |tail: &str, x: Columns<'_>, norm: Option<Norm<'_>>, weight: &Matrix, y: Columns<'_>, epilogue| {
+                work.product(x, norm, weight, y, epilogue).dispatches(&format!("{label}.{tail}"), pass.width, target)
+            };
 
         // q_a and [latent | k_pe] in one product.
         let a = work.wide.strided(self.a_proj.n());
-        let mut all = matmul("a_proj", work.n.all(), &self.a_proj, a, Epilogue::Store);
-        let mut q_a = a;
-        let mut c = Columns { offset: self.latent_offset, ..a };
-        let k_pe = Columns { offset: self.latent_offset + s.latent, ..a };
-        if let (Some(weight), Some(rank)) = (&self.q_norm, self.q_rank) {
-            q_a = work.q_a.strided(rank);
-            all.push(norm("q_a_layernorm", a, weight, q_a, rank));
-        }
-        if let Some(weight) = &self.kv_norm {
-            let normed = work.latent.strided(s.latent);
-            all.push(norm("kv_a_layernorm", c, weight, normed, s.latent));
-            c = normed;
-        }
-        let x = if self.q_rank.is_some() { q_a } else { work.n.all() };
-        let q = work.q.strided(self.q_proj.n());
-        all.extend(matmul("q_proj", x, &self.q_proj, q, Epilogue::Store));
-
-        all.push(MlaLatent { step, shape: s, c, k_pe, turns, latents }.dispatch(label, target));
-        all.push(
-            MlaQuery {
-                step,
-                shape: s,
-                heads: h,
-                q: q.buffer,
-                q_stride: q.stride,
-                turns,
-                kv_b: &self.kv_b_proj,
-                scale: self.scale,
-                query: &work.query,
+        let mut all = product("a_proj", work.x.all(), Some(norm), &self.a_proj, a, Epilogue::Store);
+        let (c_offset, k_offset) = (self.latent_offset, self.latent_offset + s.latent);
+        let (query, scale) = (&work.query, self.scale);
+        let (q_b, kv_b) = (&self.q_proj, &self.kv_b_proj);
+        let at_once = !pass.is_wide() && !target.plain && self.q_rank.is_some() && self.kv_norm.is_none();
+        if at_once && MlaProject::fits(q_b, h, s, target) {
+            let project =
+                MlaProject { step, shape: s, heads: h, a, c_offset, k_offset, turns, q_b, kv_b, scale, query, latents };
+            all.push(project.dispatch(label, target));
+        } else {
+            let mut c = Columns { offset: c_offset, ..a };
+            let k_pe = Columns { offset: k_offset, ..a };
+            if let Some(weight) = &self.kv_norm {
+                let normed = work.latent.strided(s.latent);
+                let (x, y, width, eps) = (c, normed, s.latent, LORA_NORM_EPS);
+                let norm = RmsNorm { step, x, weight, y, width, eps, logit_rows: false };
+                all.push(norm.dispatch(&format!("{label}.kv_a_layernorm"), target));
+                c = normed;
             }
-            .dispatch(label, target),
-        );
+            let (x, norm) = match self.q_rank {
+                Some(_) => (a, self.q_norm.as_ref().map(|weight| Norm { weight, eps: LORA_NORM_EPS })),
+                None => (work.x.all(), Some(norm)),
+            };
+            let q = work.q.strided(q_b.n());
+            all.extend(product("q_proj", x, norm, q_b, q, Epilogue::Store));
+            all.push(MlaLatent { step, shape: s, c, k_pe, turns, latents }.dispatch(label, target));
+            let (q, q_stride) = (q.buffer, q.stride);
+            all.push(
+                MlaQuery { step, shape: s, heads: h, q, q_stride, turns, kv_b, scale, query }.dispatch(label, target),
+            );
+        }
         let span = options.span(&s, pass.is_wide());
         let (sums, weights) = (&work.sums, &work.weights);
-        let query = &work.query;
         all.push(
             MlaAttend { step, shape: s, heads: h.heads, span, query, latents, sums, weights }.dispatch(label, target),
         );
@@ -171,7 +165,7 @@ impl Mla {
             }
             .dispatch(label, target),
         );
-        all.extend(matmul("out_proj", o, &self.out_proj, work.x.all(), Epilogue::Add));
+        all.extend(product("out_proj", o, None, &self.out_proj, work.x.all(), Epilogue::Add));
         all
     }
 }

@@ -1,10 +1,10 @@
-//! The SwiGLU MLP of every layer: `x += down(silu(gate(n)) * up(n))`.
+//! The SwiGLU MLP of every layer: `x += down(silu(gate(n)) * up(n))`, n = rmsnorm(x).
 
 use super::work::Work;
 use super::{Pass, Tensors};
 use crate::gpu::Dispatch;
 use crate::kernels::Matrix;
-use crate::kernels::matmul::{Epilogue, MatMul};
+use crate::kernels::product::{Epilogue, Norm};
 
 /// Weights of one layer's MLP.
 #[derive(Debug)]
@@ -25,19 +25,19 @@ impl Mlp {
         }
     }
 
-    pub fn dispatches(&self, label: &str, work: &Work, pass: Pass) -> Vec<Dispatch> {
-        let step = &work.step;
-        let (n, act, x) = (work.n.all(), work.act.all(), work.x.all());
-        let mut all =
-            MatMul { step, x: n, weight: &self.gate_up, y: act, epilogue: Epilogue::SwiGlu, logit_rows: false }
-                .dispatches(&format!("{label}.gate_up"), pass.width, pass.target);
-        all.extend(
-            MatMul { step, x: act, weight: &self.down, y: x, epilogue: Epilogue::Add, logit_rows: false }.dispatches(
-                &format!("{label}.down"),
-                pass.width,
-                pass.target,
-            ),
+    /// `norm` is that of the layer's second half.
+    pub fn dispatches(&self, label: &str, work: &Work, norm: Norm<'_>, pass: Pass) -> Vec<Dispatch> {
+        let (x, act) = (work.x.all(), work.act.all());
+        let mut all = work.product(x, Some(norm), &self.gate_up, act, Epilogue::SwiGlu).dispatches(
+            &format!("{label}.gate_up"),
+            pass.width,
+            pass.target,
         );
+        all.extend(work.product(act, None, &self.down, x, Epilogue::Add).dispatches(
+            &format!("{label}.down"),
+            pass.width,
+            pass.target,
+        ));
         all
     }
 }

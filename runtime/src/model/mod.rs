@@ -18,8 +18,8 @@ pub use tensors::{Load, Tensors};
 pub use work::{Rows, Work};
 
 use crate::kernels::Target;
-use crate::kernels::matmul::Width;
 pub use crate::kernels::mla_latent::CacheFormat;
+use crate::kernels::product::Width;
 pub use crate::kernels::sample as sampling;
 pub use crate::kernels::sample::{SampleSettings, Sampled};
 

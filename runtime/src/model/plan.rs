@@ -9,10 +9,9 @@ use super::{Pass, Tensors};
 use crate::config::{Layer, ModelConfig};
 use crate::gpu::{Buffer, Dispatch, Limits, Purpose};
 use crate::kernels::embed::Embed;
-use crate::kernels::matmul::{Epilogue, MatMul, Width};
 use crate::kernels::mla_attend::MOST_LATENT;
 use crate::kernels::mla_latent::CacheFormat;
-use crate::kernels::rmsnorm::RmsNorm;
+use crate::kernels::product::{Epilogue, Norm, Product, Width};
 use crate::kernels::sample::{MOST_VOCAB, Sample, SampleBuffers};
 use crate::kernels::ssm_scan::SsmScan;
 use crate::kernels::{Target, rope};
@@ -148,47 +147,30 @@ impl Plan {
         let lists = |width: Width| {
             let pass = Pass { width, target };
             let step = &work.step;
-            let norm = |label: &str, weight: &Buffer| {
-                let (x, y) = (work.x.all(), work.n.all());
-                RmsNorm { step, x, weight, y, width: hidden, eps: config.rms_norm_eps, logit_rows: false }
-                    .dispatch(label, target)
-            };
+            let norm = |weight| Norm { weight, eps: config.rms_norm_eps };
             let embed = Embed { request: &request, slots: &sample.slots, step, weight: &embedding, x: &work.x.buffer };
             let mut body = embed.dispatches("model", target);
             let mut marks = Vec::new();
             for (i, (layer, carried)) in layers.iter().zip(&state.layers).enumerate() {
                 let label = format!("layer{i}");
-                body.push(norm(&format!("{label}.input_layernorm"), &layer.input_norm));
+                let (input_norm, post_norm) = (norm(&layer.input_norm), norm(&layer.post_norm));
                 body.extend(match (&layer.mixer, carried) {
                     (Mixer::Mla(mla, turns), Carried::Latents { buffer, .. }) => {
-                        mla.dispatches(&label, &work, turns, buffer, &options, pass)
+                        mla.dispatches(&label, &work, input_norm, turns, buffer, &options, pass)
                     }
                     (Mixer::Mamba2(mamba2), Carried::Ssm { buffer, .. }) => {
-                        mamba2.dispatches(&label, &work, buffer, pass)
+                        mamba2.dispatches(&label, &work, input_norm, buffer, pass)
                     }
                     _ => unreachable!("states are made from the same layers"),
                 });
                 marks.push(Mark { at: body.len(), name: format!("{label}.mixer") });
-                body.push(norm(&format!("{label}.post_attention_layernorm"), &layer.post_norm));
-                body.extend(layer.mlp.dispatches(&label, &work, pass));
+                body.extend(layer.mlp.dispatches(&label, &work, post_norm, pass));
                 marks.push(Mark { at: body.len(), name: format!("{label}.out") });
             }
-            let last = RmsNorm {
-                step,
-                x: work.x.all(),
-                weight: &final_norm,
-                y: work.last.all(),
-                width: hidden,
-                eps: config.final_norm_eps,
-                logit_rows: true,
-            };
-            let mut out = vec![last.dispatch("model.norm", target)];
-            let (x, y) = (work.last.all(), work.logits.all());
-            out.extend(
-                MatMul { step, x, weight: &head, y, epilogue: Epilogue::Store, logit_rows: true }
-                    .dispatches("lm_head", width, target),
-            );
-            Lists { body, head: out, marks }
+            let last = Norm { weight: &final_norm, eps: config.final_norm_eps };
+            let logits = work.product(work.x.all(), Some(last), &head, work.logits.all(), Epilogue::Store);
+            let head = Product { logit_rows: true, ..logits }.dispatches("lm_head", width, target);
+            Lists { body, head, marks }
         };
         let (single, narrow, wide) = (lists(Width::Single), lists(Width::Narrow), lists(Width::Wide));
         let sampling = Sample {

@@ -54,7 +54,8 @@ impl Tensors {
     /// Tensors of one shape interleaved, `stride` f32 for each element.
     pub fn vectors(&mut self, label: &str, names: &[&str], shape: &[usize], stride: usize) -> Buffer {
         let count: usize = shape.iter().product();
-        let buffer = Buffer::new(label, 4 * (count * stride) as u64, Purpose::Weights);
+        // A norm's weight is read in whole groups of 32, as the rows are that it is for.
+        let buffer = Buffer::new(label, 4 * (count * stride).next_multiple_of(32) as u64, Purpose::Weights);
         self.loads.push(Load::Vectors {
             buffer: buffer.clone(),
             names: names.iter().map(|n| (*n).to_owned()).collect(),

@@ -3,8 +3,10 @@
 use super::PlanOptions;
 use crate::config::{Layer, ModelConfig};
 use crate::gpu::{Buffer, Purpose};
+use crate::kernels::Matrix;
 use crate::kernels::mla_attend::MlaAttend;
 use crate::kernels::mla_latent::CacheShape;
+use crate::kernels::product::{Epilogue, Norm, Product, Scratch};
 use crate::kernels::rmsnorm::Columns;
 use crate::kernels::ssm_scores::SsmScores;
 
@@ -15,7 +17,7 @@ pub struct Work {
     pub step: Buffer,
     /// The residual stream.
     pub x: Rows,
-    /// Its norm, the input of a mixer or an MLP.
+    /// Its norm, where a step has many rows; few are normed as they are read.
     pub n: Rows,
     /// in_proj's [z | x | B | C | dt], or MLA's [q_a | latent | k_pe].
     pub wide: Rows,
@@ -27,17 +29,14 @@ pub struct Work {
     pub heads: Rows,
     /// silu(gate) * up.
     pub act: Rows,
-    /// MLA queries, and the normed q_a where a checkpoint has lora norms.
+    /// MLA queries.
     pub q: Rows,
-    pub q_a: Rows,
     /// Normed latents where a checkpoint has lora norms.
     pub latent: Rows,
     /// Absorbed queries, and the attention's parts.
     pub query: Buffer,
     pub sums: Buffer,
     pub weights: Buffer,
-    /// Normed rows that ask for logits, and the logits.
-    pub last: Rows,
     pub logits: Rows,
 }
 
@@ -84,37 +83,36 @@ impl Work {
         Self {
             step: Buffer::new("step", 16 * (1 + 3 * rows as u64), Purpose::Control),
             x: make("x", config.hidden_size),
-            n: make("n", config.hidden_size),
+            n: make("n", config.hidden_size.max(most.n)),
             wide: make("wide", most.wide),
             u: make("u", most.u),
             scores: f32s("scores", most.scores),
             heads: make("heads", most.heads),
             act: make("act", config.intermediate_size),
             q: make("q", most.q),
-            q_a: make("q_a", most.q_a),
             latent: make("latent", most.latent),
             query: f32s("query", rows * most.query),
             sums: f32s("sums", most.sums),
             weights: f32s("weights", most.weights),
-            last: Rows::new("last", logit_rows, config.hidden_size),
             logits: Rows::new("logits", logit_rows, config.vocab_size),
         }
     }
 
+    /// `y (+)= norm(x) weight^T` over the rows of the step.
+    pub fn product<'a>(
+        &'a self,
+        x: Columns<'a>,
+        norm: Option<Norm<'a>>,
+        weight: &'a Matrix,
+        y: Columns<'a>,
+        epilogue: Epilogue,
+    ) -> Product<'a> {
+        let scratch = Scratch { rows: self.n.all() };
+        Product { step: &self.step, x, norm, weight, y, epilogue, logit_rows: false, scratch }
+    }
+
     pub fn buffers(&self) -> Vec<Buffer> {
-        let rows = [
-            &self.x,
-            &self.n,
-            &self.wide,
-            &self.u,
-            &self.heads,
-            &self.act,
-            &self.q,
-            &self.q_a,
-            &self.latent,
-            &self.last,
-            &self.logits,
-        ];
+        let rows = [&self.x, &self.n, &self.wide, &self.u, &self.heads, &self.act, &self.q, &self.latent, &self.logits];
         let mut all: Vec<Buffer> = rows.iter().map(|r| r.buffers()).collect();
         all.extend([
             self.step.clone(),
@@ -130,12 +128,12 @@ impl Work {
 /// The widest of each over the layers.
 #[derive(Default)]
 struct Most {
+    n: usize,
     wide: usize,
     u: usize,
     scores: usize,
     heads: usize,
     q: usize,
-    q_a: usize,
     latent: usize,
     query: usize,
     sums: usize,
@@ -156,10 +154,10 @@ impl Most {
             Layer::Mla(m) => {
                 let cache = super::mla::cache_shape(m, options);
                 let q_a = m.q_lora_rank.unwrap_or(0);
+                up(&mut self.n, q_a);
                 up(&mut self.wide, q_a.next_multiple_of(32) + m.kv_lora_rank + m.qk_rope_head_dim);
                 up(&mut self.heads, m.heads * m.v_head_dim);
                 up(&mut self.q, m.heads * (m.qk_nope_head_dim + m.qk_rope_head_dim));
-                up(&mut self.q_a, if m.lora_layer_norm { q_a } else { 0 });
                 up(&mut self.latent, if m.lora_layer_norm { m.kv_lora_rank } else { 0 });
                 up(&mut self.query, 4 * m.heads * cache.row_quads());
                 for (rows, span) in options.spans(&cache) {

@@ -4,11 +4,12 @@
 
 pub mod cache;
 pub mod embed;
-pub mod matmul;
+
 pub mod mla_attend;
 pub mod mla_combine;
 pub mod mla_latent;
 pub mod mla_query;
+pub mod product;
 pub mod rmsnorm;
 pub mod rope;
 pub mod sample;

@@ -1,12 +1,13 @@
 //! Tables of cases: every kernel on the GPU against its CPU twin. See `table` for what a case goes through.
 
 mod embed;
-mod matmul;
+
 mod mla_attend;
 mod mla_chain;
 mod mla_combine;
 mod mla_latent;
 mod mla_query;
+mod product;
 mod rmsnorm;
 mod ssm;
 

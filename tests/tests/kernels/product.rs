@@ -1,14 +1,14 @@
-//! `matvec.wgsl` and `matmul.wgsl`.
+//! Products: `matvec.wgsl`, `matvec_i8.wgsl`, `matmul.wgsl`.
 
 use zebra_runtime::gpu::Gpu;
 use zebra_runtime::kernels::Target;
-use zebra_runtime::kernels::matmul::{Epilogue, MatMul, Width};
+use zebra_runtime::kernels::product::{Epilogue, Norm, Product, Scratch, Width};
 use zebra_runtime::kernels::rmsnorm::Columns;
 use zebra_runtime::weights::WeightFormat;
 use zebra_tests::compare::{Tolerance, UNTOUCHED, Worst, compare};
 use zebra_tests::harness::{Bench, POISON, StepBuilder, on_gpu, report, shape_of};
 use zebra_tests::random::Random;
-use zebra_tests::reference::matmul as twin;
+use zebra_tests::reference::product as twin;
 use zebra_tests::reference::weight::{FORMATS, Weight};
 
 use super::{Cut, Input, table, target};
@@ -29,6 +29,14 @@ struct Case {
     /// Some of x are a thousand times the others.
     outliers: bool,
     logit_rows: bool,
+    norm: bool,
+}
+
+impl Case {
+    /// Whether its kernel rounds x to int8.
+    fn rounds(&self) -> bool {
+        self.width != Width::Wide && !self.plain && self.format.is_quantized()
+    }
 }
 
 impl Default for Case {
@@ -45,22 +53,25 @@ impl Default for Case {
             cut: Cut::Whole,
             outliers: false,
             logit_rows: false,
+            norm: false,
         }
     }
 }
 
+const EPS: f32 = 1e-5;
 const EPILOGUES: [Epilogue; 3] = [Epilogue::Store, Epilogue::Add, Epilogue::SwiGlu];
 
-/// The formats by turns, the epilogues by slower turns.
+/// The formats by turns, the epilogues by slower turns, with and without a norm.
 fn varied(i: usize, n: usize, k: usize, rows: usize) -> Case {
     let epilogue = EPILOGUES[i / 4 % 3];
     let n = if epilogue == Epilogue::SwiGlu { 2 * n } else { n };
-    Case { format: FORMATS[i % 4], n, k, rows, epilogue, ..Case::default() }
+    Case { format: FORMATS[i % 4], n, k, rows, epilogue, norm: (i / 2).is_multiple_of(2), ..Case::default() }
 }
 
 struct Data {
     weight: Weight,
     x: Vec<f32>,
+    gain: Vec<f32>,
     x_stride: usize,
     x_offset: usize,
     y: Vec<f32>,
@@ -75,7 +86,11 @@ impl Data {
         // x is a part of wider rows; whatever else they hold must not be read.
         let padded = case.k.next_multiple_of(32);
         let (x_offset, x_stride) = if case.rows.is_multiple_of(2) { (32, padded + 64) } else { (0, padded) };
-        let mut x = vec![f32::NAN; case.rows * x_stride];
+        let x_rows = if case.logit_rows { case.rows + 3 } else { case.rows };
+        let mut gain = random.normals(case.k, 0.3);
+        gain.iter_mut().for_each(|g| *g += 1.0);
+        gain.resize(padded, 0.0);
+        let mut x = vec![f32::NAN; x_rows * x_stride];
         for row in x.chunks_mut(x_stride) {
             let part = &mut row[x_offset..x_offset + padded];
             part.fill(0.0);
@@ -92,7 +107,7 @@ impl Data {
                 row[y_offset..y_offset + outputs].copy_from_slice(&random.normals(outputs, 1.0));
             }
         }
-        Self { weight, x, x_stride, x_offset, y, y_stride, y_offset }
+        Self { weight, x, gain, x_stride, x_offset, y, y_stride, y_offset }
     }
 
     fn expected(&self, case: &Case, input: Input) -> Vec<f64> {
@@ -102,14 +117,17 @@ impl Data {
         let mut y: Vec<f64> = self.y.iter().map(untouched).collect();
         let mut x = self.x.clone();
         if input == Input::Altered {
-            x[self.x_offset] += 0.05 * case.k as f32;
+            let row = self.rows(case)[0];
+            x[row * self.x_stride + self.x_offset] += 0.05 * case.k as f32 + 1.0;
         }
-        twin::matmul(
-            &twin::MatMul {
-                rows: case.rows,
+        twin::product(
+            &twin::Product {
+                rows: &self.rows(case),
                 x: &x,
                 x_stride: self.x_stride,
                 x_offset: self.x_offset,
+                norm: case.norm.then_some((&self.gain[..case.k], EPS)),
+                rounded: case.rounds(),
                 weight: &self.weight.values(),
                 n: case.n,
                 k: case.k,
@@ -122,34 +140,48 @@ impl Data {
         y
     }
 
+    /// Rows of x that the rows of y are made of: logit rows in no order.
+    fn rows(&self, case: &Case) -> Vec<usize> {
+        if case.logit_rows {
+            (0..case.rows).map(|r| (5 * r + 2) % (case.rows + 3)).collect()
+        } else {
+            (0..case.rows).collect()
+        }
+    }
+
     fn got(&self, gpu: &Gpu, case: &Case) -> Result<Vec<f32>, String> {
         let target = target(gpu, case.subgroups, MAX_ROWS);
         let target =
             Target { plain: case.plain, limits: case.cut.limits(target.limits, case.format, case.n, case.k), ..target };
         let step = if case.logit_rows {
-            // The products run over the logit rows, packed, whatever rows they are of.
-            StepBuilder::new().segment(0, 5, case.rows + 3).logits(&vec![1; case.rows]).build()
+            StepBuilder::new().segment(0, 5, case.rows + 3).logits(&self.rows(case)).build()
         } else {
             StepBuilder::new().segment(0, 5, case.rows).build()
         };
         let bench = Bench::new(gpu);
         let y = bench.state("y", &self.y);
-        let dispatches = MatMul {
+        let gain = bench.floats("gain", &self.gain);
+        let stride = case.k.next_multiple_of(32);
+        let rows = bench.floats("scratch", &vec![0.0; case.rows * stride]);
+        let dispatches = Product {
             step: &bench.step(&step, MAX_ROWS),
             x: Columns { buffer: &bench.floats("x", &self.x), stride: self.x_stride, offset: self.x_offset },
+            norm: case.norm.then_some(Norm { weight: &gain, eps: EPS }),
             weight: &bench.matrix("weight", &self.weight, target),
             y: Columns { buffer: &y, stride: self.y_stride, offset: self.y_offset },
             epilogue: case.epilogue,
             logit_rows: case.logit_rows,
+            scratch: Scratch { rows: Columns::rows(&rows, stride) },
         }
         .dispatches("test", case.width, target);
-        let expected = match case.cut {
+        let products = match case.cut {
             Cut::Whole | Cut::Pieces => 1,
             Cut::PiecesAndDispatches => 2,
             Cut::Dispatches => 3,
         };
-        if dispatches.len() != expected {
-            return Err(format!("{} dispatches, {expected} are expected", dispatches.len()));
+        let prepared = usize::from(case.norm && case.width == Width::Wide && !case.plain);
+        if dispatches.len() != products + prepared {
+            return Err(format!("{} dispatches, {products} and {prepared} are expected", dispatches.len()));
         }
         bench.run(&dispatches, shape_of(&step))?;
         Ok(bench.read(&y))
@@ -166,7 +198,12 @@ const TILE_TOLERANCE: f64 = 4e-5;
 fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
     let data = Data::new(case);
     let tolerance = if case.width == Width::Wide && !case.plain { TILE_TOLERANCE } else { TOLERANCE };
-    compare(&data.got(gpu, case)?, &data.expected(case, input), data.y_stride, Tolerance::sd(tolerance))
+    // Of x rounded to int8 a code may be the next one where a quotient lies between two.
+    let tolerance = match case.rounds() {
+        true => Tolerance { nmse: 1e-7, max_sd: 5e-3 },
+        false => Tolerance::sd(tolerance),
+    };
+    compare(&data.got(gpu, case)?, &data.expected(case, input), data.y_stride, tolerance)
 }
 
 /// One, odd, and one past what the 64 lanes take at once (512 inputs).
@@ -273,11 +310,11 @@ fn outliers() {
 #[test]
 fn weights_cut_by_limits() {
     let mut cases = Vec::new();
-    for format in FORMATS {
+    for (i, format) in FORMATS.into_iter().enumerate() {
         for cut in [Cut::Pieces, Cut::PiecesAndDispatches, Cut::Dispatches] {
             for (width, rows) in [(Width::Narrow, 2), (Width::Wide, 66)] {
                 // An odd number of groups in a row: the scales of a later part begin inside of a word.
-                let case = Case { format, n: 39, k: 96, cut, width, rows, ..Case::default() };
+                let case = Case { format, n: 39, k: 96, cut, width, rows, subgroups: i % 2 == 0, ..Case::default() };
                 cases.push(case);
                 cases.push(Case { n: 70, epilogue: Epilogue::Add, ..case });
             }
@@ -301,7 +338,7 @@ fn weights_cut_by_limits() {
 fn logit_rows() {
     let mut cases = Vec::new();
     for (i, rows) in [1, 2, 5, 70].into_iter().enumerate() {
-        let case = Case { n: 131, k: 96, logit_rows: true, ..varied(i, 131, 96, rows) };
+        let case = Case { n: 131, k: 96, logit_rows: true, norm: true, ..varied(i, 131, 96, rows) };
         cases.push(case);
         cases.push(Case { width: Width::Wide, ..case });
         cases.push(Case { width: Width::Wide, plain: true, subgroups: true, ..case });
@@ -332,6 +369,7 @@ fn plain_sums_do_not_depend_on_the_number_of_rows() {
                     rows: 7,
                     epilogue,
                     plain: true,
+                    norm: i % 2 == 0,
                     subgroups,
                     width: Width::Wide,
                     ..Case::default()
@@ -342,6 +380,7 @@ fn plain_sums_do_not_depend_on_the_number_of_rows() {
                     let narrow = Case { rows: 1, width: Width::Single, ..wide };
                     let one = Data {
                         x: data.x[r * data.x_stride..][..data.x_stride].to_vec(),
+                        gain: data.gain.clone(),
                         y: data.y[r * data.y_stride..][..data.y_stride].to_vec(),
                         weight: data.weight.clone(),
                         ..data

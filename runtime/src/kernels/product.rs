@@ -1,0 +1,199 @@
+//! Products with a weight matrix: which kernels make one, for few rows and for many, and what they share.
+
+use super::rmsnorm::{Columns, RmsNorm};
+use super::{Matrix, STEP, Target, assert_words, bindings, dispatch, matmul, matrix, matvec, matvec_i8, shader};
+use crate::gpu::{Binding, Buffer, Dispatch, Extent, Grid};
+
+/// What becomes of the sums.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Epilogue {
+    /// `y = x W^T`.
+    Store,
+    /// `y += x W^T`: y is the residual stream.
+    Add,
+    /// The weight is `[gate; up]`, `y = silu(x gate^T) * (x up^T)`.
+    SwiGlu,
+}
+
+/// How many rows the product is planned for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Width {
+    /// A step of one row: matrix-vector.
+    Single,
+    /// A step of a few rows: matrix-vector, some rows for each reading of the weights.
+    Narrow,
+    /// A step of many rows: tiles.
+    Wide,
+}
+
+/// The RMS norm of a product's x.
+#[derive(Debug, Clone, Copy)]
+pub struct Norm<'a> {
+    /// `[k]`.
+    pub weight: &'a Buffer,
+    pub eps: f32,
+}
+
+/// Where a step of many rows keeps what is made of x before the product.
+#[derive(Debug, Clone, Copy)]
+pub struct Scratch<'a> {
+    /// Rows in f32, normed or gathered.
+    pub rows: Columns<'a>,
+}
+
+/// `y (+)= norm(x) weight^T`.
+#[derive(Debug, Clone, Copy)]
+pub struct Product<'a> {
+    pub step: &'a Buffer,
+    /// `[rows, stride]`, stride and offset multiples of 32, padded with zeros.
+    pub x: Columns<'a>,
+    pub norm: Option<Norm<'a>>,
+    /// `[n, k]`.
+    pub weight: &'a Matrix,
+    /// `[rows, stride]`.
+    pub y: Columns<'a>,
+    pub epilogue: Epilogue,
+    /// Runs over the logit rows: reads the rows of x that they name, and packs those of y.
+    pub logit_rows: bool,
+    pub scratch: Scratch<'a>,
+}
+
+/// A part of the product that one dispatch makes.
+pub(super) struct Piece<'a> {
+    pub weight: matrix::Part<'a>,
+    /// Outputs of it.
+    pub n: usize,
+    pub forced_by_limits: bool,
+}
+
+impl<'a> Product<'a> {
+    /// One dispatch, or one for each part of a weight that the adapter's limits cut; of many rows one before them that
+    /// prepares x, where there is something to prepare.
+    ///
+    /// # Panics
+    /// When a SwiGLU weight would have to be cut: its gate and up halves must be bound together.
+    pub fn dispatches(&self, label: &str, width: Width, target: Target) -> Vec<Dispatch> {
+        let k = self.weight.k_padded();
+        assert!(
+            self.x.stride.is_multiple_of(32) && self.x.offset.is_multiple_of(32),
+            "{label}: x is not in whole groups of 32"
+        );
+        assert!(self.x.offset + k <= self.x.stride, "{label}: x has {} columns, k is {k}", self.x.stride);
+        assert!(self.y.offset + self.outputs() <= self.y.stride, "{label}: y has {} columns", self.y.stride);
+        assert_words(self.y.buffer, self.y.stride as u64, label);
+        if let Some(norm) = self.norm {
+            assert_words(norm.weight, k as u64, "the norm's weight");
+        }
+        if width == Width::Wide && !target.plain {
+            return self.of_many_rows(label, target);
+        }
+        self.pieces(label, target, if self.norm.is_some() { 4 } else { 3 })
+            .iter()
+            .map(|piece| match target.plain || !self.weight.format().is_quantized() {
+                true => matvec::dispatch(self, piece, label, width, target),
+                false => matvec_i8::dispatch(self, piece, label, width, target),
+            })
+            .collect()
+    }
+
+    fn of_many_rows(&self, label: &str, target: Target) -> Vec<Dispatch> {
+        let Some(norm) = self.norm else {
+            assert!(!self.logit_rows, "{label}: only a normed x is gathered");
+            return self.pieces(label, target, 3).iter().map(|p| matmul::dispatch(self, p, label, target)).collect();
+        };
+        let rows = self.scratch.rows;
+        let prepare = RmsNorm {
+            step: self.step,
+            x: self.x,
+            weight: norm.weight,
+            y: rows,
+            width: self.weight.k(),
+            eps: norm.eps,
+            logit_rows: self.logit_rows,
+        };
+        let product = Product { x: rows, norm: None, ..*self };
+        let mut all = vec![prepare.dispatch(label, target)];
+        all.extend(product.pieces(label, target, 3).iter().map(|p| matmul::dispatch(&product, p, label, target)));
+        all
+    }
+
+    /// Columns of y.
+    fn outputs(&self) -> usize {
+        if self.epilogue == Epilogue::SwiGlu { self.weight.n() / 2 } else { self.weight.n() }
+    }
+
+    /// The parts of the weight for dispatches that bind `others` storage buffers beside it.
+    fn pieces(&self, label: &str, target: Target, others: u32) -> Vec<Piece<'a>> {
+        let parts = self.weight.parts(&target.limits, others).into_iter().enumerate();
+        parts
+            .map(|(i, weight)| {
+                let n = if self.epilogue == Epilogue::SwiGlu {
+                    let whole = weight.rows == self.weight.n();
+                    assert!(whole, "{label}: gate and up do not fit into the adapter's bindings");
+                    self.outputs()
+                } else {
+                    weight.rows
+                };
+                Piece { weight, n, forced_by_limits: i > 0 }
+            })
+            .collect()
+    }
+
+    /// A dispatch over a piece: what `parts/product.wgsl` declares, and the kernel's own.
+    pub(super) fn dispatch(&self, piece: &Piece<'_>, kernel: ProductKernel, label: &str, target: Target) -> Dispatch {
+        let norm = self.norm.map_or(0, |norm| norm.eps.to_bits());
+        let params = [
+            piece.n as u32,
+            (self.weight.k_padded() / 8) as u32,
+            (self.x.stride / 4) as u32,
+            (self.x.offset / 4) as u32,
+            self.y.stride as u32,
+            (self.y.offset + piece.weight.first_row) as u32,
+            if self.logit_rows { 2 } else { 0 },
+            self.weight.k() as u32,
+            norm,
+        ];
+        let mut constants = target.constants(kernel.constants);
+        constants.push(("EPILOGUE", f64::from(self.epilogue as u8)));
+        let mut sources = vec![STEP, shader!("parts/product.wgsl")];
+        sources.extend(kernel.sources);
+        let mut all = bindings(self.step, &[self.x.buffer], &[self.y.buffer]);
+        all.extend(kernel.bindings);
+        let rows = match self.logit_rows {
+            true => Extent::LogitRows { per: kernel.rows },
+            false => Extent::Rows { per: kernel.rows },
+        };
+        let grid = Grid::new(Extent::Fixed(kernel.items as u32), rows);
+        let mut d = dispatch(label, kernel.name, sources, constants, &params, all, grid);
+        d.forced_by_limits = piece.forced_by_limits;
+        d
+    }
+
+    /// The part that reads x, and its binding.
+    pub(super) fn input(&self) -> (&'static str, Option<Binding>) {
+        match self.norm {
+            None => (shader!("parts/input_plain.wgsl"), None),
+            Some(norm) => (shader!("parts/input_normed.wgsl"), Some(super::read(4, norm.weight))),
+        }
+    }
+}
+
+/// What a kernel of a product adds to what they share.
+pub(super) struct ProductKernel {
+    pub name: &'static str,
+    pub sources: Vec<&'static str>,
+    pub constants: Vec<(&'static str, f64)>,
+    pub bindings: Vec<Binding>,
+    /// Workgroups along the outputs.
+    pub items: usize,
+    /// Rows that a workgroup owns.
+    pub rows: u32,
+}
+
+/// The part that says how many rows a workgroup of few rows owns, and that number.
+pub(super) fn few_rows(width: Width) -> (u32, &'static str) {
+    match width {
+        Width::Single => (1, shader!("parts/rows_1.wgsl")),
+        Width::Narrow | Width::Wide => (4, shader!("parts/rows_4.wgsl")),
+    }
+}

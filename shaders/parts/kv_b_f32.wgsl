@@ -1,0 +1,8 @@
+// kv_b_proj as f32, beside another matrix: laid out as parts/weight_f32.wgsl reads it.
+
+@group(0) @binding(12) var<storage, read> kv_b_words: array<vec4<f32>>;
+
+// The four weights that start at 4 * quad, rows being whole groups of 32.
+fn kv_b_quad(quad: u32) -> vec4<f32> {
+    return kv_b_words[quad];
+}

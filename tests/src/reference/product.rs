@@ -1,0 +1,58 @@
+//! `y = norm(x) W^T`, and what is made of it. The twin of the kernels of `zebra_runtime::kernels::product`.
+
+use zebra_runtime::kernels::product::Epilogue;
+
+use super::{dot, silu};
+
+/// A product of `rows` rows of x with `weight` `[n, k]`; SwiGLU's weight is `[gate; up]`.
+#[derive(Debug)]
+pub struct Product<'a> {
+    /// Rows of x, one for each row of y.
+    pub rows: &'a [usize],
+    pub x: &'a [f32],
+    pub x_stride: usize,
+    pub x_offset: usize,
+    /// Weight `[k]` and epsilon of x's RMS norm.
+    pub norm: Option<(&'a [f32], f32)>,
+    /// x (times the norm's weight) is rounded to int8 by groups of 32.
+    pub rounded: bool,
+    pub weight: &'a [f32],
+    pub n: usize,
+    pub k: usize,
+    pub y_stride: usize,
+    pub y_offset: usize,
+    pub epilogue: Epilogue,
+}
+
+/// Rounds each 32 values to 127 steps of the largest among them.
+pub fn rounded(x: &[f32]) -> Vec<f32> {
+    let group = |g: &[f32]| {
+        let top = g.iter().fold(0f32, |top, v| top.max(v.abs()));
+        let inverse = if top > 0.0 { 127.0 / top } else { 0.0 };
+        g.iter().map(|v| (v * inverse).round_ties_even() * (top / 127.0)).collect::<Vec<f32>>()
+    };
+    x.chunks(32).flat_map(group).collect()
+}
+
+/// Writes (or adds to) y.
+pub fn product(m: &Product<'_>, y: &mut [f64]) {
+    for (r, from) in m.rows.iter().enumerate() {
+        let mut x = m.x[from * m.x_stride + m.x_offset..][..m.k].to_vec();
+        let mut factor = 1.0;
+        if let Some((weight, eps)) = m.norm {
+            let mean = dot(&x, &x) / m.k as f64;
+            factor = 1.0 / (mean + f64::from(eps)).sqrt();
+            x.iter_mut().zip(weight).for_each(|(x, w)| *x *= w);
+        }
+        if m.rounded {
+            x = rounded(&x);
+        }
+        let row = |n: usize| factor * dot(&x, &m.weight[n * m.k..][..m.k]);
+        let y = &mut y[r * m.y_stride + m.y_offset..];
+        match m.epilogue {
+            Epilogue::Store => (0..m.n).for_each(|n| y[n] = row(n)),
+            Epilogue::Add => (0..m.n).for_each(|n| y[n] += row(n)),
+            Epilogue::SwiGlu => (0..m.n / 2).for_each(|n| y[n] = silu(row(n)) * row(m.n / 2 + n)),
+        }
+    }
+}

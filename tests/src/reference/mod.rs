@@ -9,6 +9,7 @@ pub mod mla_attend;
 pub mod mla_combine;
 pub mod mla_latent;
 pub mod mla_query;
+pub mod quantize_rows;
 pub mod rmsnorm;
 pub mod rope;
 pub mod sample;

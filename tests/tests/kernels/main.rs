@@ -7,6 +7,7 @@ mod mla_chain;
 mod mla_combine;
 mod mla_latent;
 mod mla_query;
+mod quantize_rows;
 mod rmsnorm;
 mod ssm;
 

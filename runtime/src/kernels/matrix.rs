@@ -141,8 +141,37 @@ impl Part<'_> {
         }
     }
 
-    /// The constants they need.
+    /// The parts that read it for int8 dot products.
+    ///
+    /// # Panics
+    /// When its format is not quantized: such products are f32's.
+    pub(crate) fn dot_sources(&self) -> Vec<&'static str> {
+        let pieces =
+            if self.pieces.len() == 1 { shader!("parts/pieces_1.wgsl") } else { shader!("parts/pieces_4.wgsl") };
+        let dot = match self.matrix.format {
+            WeightFormat::Q8 => shader!("parts/dot_q8.wgsl"),
+            WeightFormat::Q4 => shader!("parts/dot_q4.wgsl"),
+            WeightFormat::F32 | WeightFormat::F16 => panic!("{} is not quantized", self.matrix.label),
+        };
+        vec![pieces, shader!("parts/scales.wgsl"), dot]
+    }
+
+    /// The constants that [`Part::sources`] need.
     pub(crate) fn constants(&self) -> Vec<(&'static str, f64)> {
+        self.constants_of(match self.matrix.format {
+            WeightFormat::F32 | WeightFormat::F16 => 16,
+            WeightFormat::Q8 => 8,
+            WeightFormat::Q4 => 4,
+        })
+    }
+
+    /// The constants that [`Part::dot_sources`] need.
+    pub(crate) fn dot_constants(&self) -> Vec<(&'static str, f64)> {
+        self.constants_of(16)
+    }
+
+    /// `word`: bytes of the parts' `Word`.
+    fn constants_of(&self, word: u64) -> Vec<(&'static str, f64)> {
         let mut all = Vec::new();
         if self.matrix.scales.is_some() && self.first_row > 0 {
             all.push(("FIRST_GROUP", (self.first_row * self.matrix.k.div_ceil(GROUP)) as f64));
@@ -150,13 +179,21 @@ impl Part<'_> {
         if self.pieces.len() == 1 {
             return all;
         }
-        let word = match self.matrix.format {
-            WeightFormat::F32 | WeightFormat::F16 => 16,
-            WeightFormat::Q8 => 8,
-            WeightFormat::Q4 => 4,
-        };
         let words = self.matrix.piece_rows as u64 * Matrix::row_bytes(self.matrix.format, self.matrix.k) / word;
         all.push(("PIECE_WORDS", words as f64));
+        all
+    }
+
+    /// [`Part::dot_sources`], and the part that lays a group out for lanes that share it.
+    ///
+    /// # Panics
+    /// When its format is not quantized.
+    pub(crate) fn tile_sources(&self) -> Vec<&'static str> {
+        let mut all = self.dot_sources();
+        all.push(match self.matrix.format {
+            WeightFormat::Q4 => shader!("parts/tile_q4.wgsl"),
+            _ => shader!("parts/tile_q8.wgsl"),
+        });
         all
     }
 

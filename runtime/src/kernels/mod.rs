@@ -5,6 +5,7 @@
 pub mod embed;
 pub mod gated_norm;
 pub mod matmul;
+pub mod matmul_i8;
 pub mod matrix;
 pub mod mla_attend;
 pub mod mla_combine;

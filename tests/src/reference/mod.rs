@@ -5,6 +5,7 @@
 pub mod cache;
 pub mod embed;
 pub mod matmul;
+pub mod matmul_i8;
 pub mod mla_attend;
 pub mod mla_combine;
 pub mod mla_latent;

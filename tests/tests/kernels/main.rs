@@ -2,6 +2,7 @@
 
 mod embed;
 mod matmul;
+mod matmul_i8;
 mod mla_attend;
 mod mla_chain;
 mod mla_combine;

@@ -80,9 +80,20 @@ fn project(r: u32, h: u32, lid: u32) {
     if (d < HEAD_ROWS) {
         let row_at_w = (h * HEAD_ROWS + d) * (X_QUADS / 2u);
         var sum = 0.0;
-        for (var oct = lid % SPLIT; oct < X_QUADS / 2u; oct += SPLIT) {
-            let w = weight_oct(row_at_w + oct);
-            sum += dot(w[0], x[2u * oct]) + dot(w[1], x[2u * oct + 1u]);
+        // Four at a time, so that their loads are under way together; what hangs over counts for nothing.
+        let octs = X_QUADS / 2u;
+        for (var oct = lid % SPLIT; oct < octs; oct += 4u * SPLIT) {
+            let oct1 = min(oct + SPLIT, octs - 1u);
+            let oct2 = min(oct + 2u * SPLIT, octs - 1u);
+            let oct3 = min(oct + 3u * SPLIT, octs - 1u);
+            let w0 = weight_oct(row_at_w + oct);
+            let w1 = weight_oct(row_at_w + oct1);
+            let w2 = weight_oct(row_at_w + oct2);
+            let w3 = weight_oct(row_at_w + oct3);
+            sum += dot(w0[0], x[2u * oct]) + dot(w0[1], x[2u * oct + 1u]);
+            sum += select(0.0, dot(w1[0], x[2u * oct1]) + dot(w1[1], x[2u * oct1 + 1u]), oct + SPLIT < octs);
+            sum += select(0.0, dot(w2[0], x[2u * oct2]) + dot(w2[1], x[2u * oct2 + 1u]), oct + 2u * SPLIT < octs);
+            sum += select(0.0, dot(w3[0], x[2u * oct3]) + dot(w3[1], x[2u * oct3 + 1u]), oct + 3u * SPLIT < octs);
         }
         folds[lid] = vec4<f32>(sum);
     }

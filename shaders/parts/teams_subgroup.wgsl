@@ -1,7 +1,7 @@
-// Exchange between the lanes of a workgroup by subgroup operations: parts of sums in slots, and pairs of lanes.
+// Exchange between the lanes of a workgroup by subgroup operations: shares of sums in slots, and fours of lanes.
 
 override WG: u32 = 64u;
-override SLOT_SUMS: u32; // slots * WG / 4
+override SLOT_SUMS: u32; // slots * WG
 
 struct Lanes {
     @builtin(subgroup_id) subgroup: u32,
@@ -9,28 +9,45 @@ struct Lanes {
     @builtin(subgroup_invocation_id) lane: u32,
 }
 
-var<workgroup> slots_of_sums: array<vec4<f32>, SLOT_SUMS>; // one for each subgroup, which has four lanes at least
+var<workgroup> slot_sums: array<f32, SLOT_SUMS>; // four of each subgroup, which has four lanes at least
 
 // Place of the lane in the workgroup, subgroup by subgroup.
 fn lane_index(lanes: Lanes) -> u32 { return lanes.subgroup * lanes.size + lanes.lane; }
 
-// Every lane leaves its share of a sum. After a barrier `together` has it.
+// Every lane leaves its shares of four sums. After a barrier `together` has them. Each exchange halves what a lane still
+// has to add: 6 shuffles for four sums over 32 lanes, where four subgroupAdd are 20 or more.
 fn put(lanes: Lanes, slot: u32, value: vec4<f32>) {
-    let sum = subgroupAdd(value);
-    if (lanes.lane == 0u) {
-        slots_of_sums[slot * (WG / 4u) + lanes.subgroup] = sum;
+    let odd = (lanes.lane & 1u) == 1u;
+    let two = select(value.xy, value.zw, odd) + subgroupShuffleXor(select(value.zw, value.xy, odd), 1u);
+    let second = (lanes.lane & 2u) == 2u;
+    var sum = select(two.x, two.y, second) + subgroupShuffleXor(select(two.y, two.x, second), 2u);
+    for (var apart = 4u; apart < lanes.size; apart *= 2u) {
+        sum += subgroupShuffleXor(sum, apart);
+    }
+    if (lanes.lane < 4u) {
+        // Lane 0 has sum 0, lane 1 has 2, lane 2 has 1, lane 3 has 3.
+        slot_sums[slot * WG + lanes.subgroup * 4u + ((lanes.lane & 1u) << 1u) + (lanes.lane >> 1u)] = sum;
     }
 }
 
-// What lanes first .. first + count left, both multiples of the subgroups' size.
-fn together(lanes: Lanes, slot: u32, first: u32, count: u32) -> vec4<f32> {
-    var sum = vec4<f32>(0.0);
-    for (var s = first / lanes.size; s < (first + count) / lanes.size; s++) {
-        sum += slots_of_sums[slot * (WG / 4u) + s];
+// Sum j of what lanes first .. first + count left, both multiples of the subgroups' size.
+fn together(lanes: Lanes, slot: u32, j: u32, first: u32, count: u32) -> f32 {
+    let shift = firstTrailingBit(lanes.size);
+    let from_subgroup = first >> shift;
+    var sum = 0.0;
+    for (var s = from_subgroup; s < from_subgroup + (count >> shift); s++) {
+        sum += slot_sums[slot * WG + 4u * s + j];
     }
     return sum;
 }
 
-// The larger value, or the sum, of lanes 2i and 2i + 1, for both.
-fn pair_max(lanes: Lanes, value: f32) -> f32 { return max(value, subgroupShuffleXor(value, 1u)); }
-fn pair_sum(lanes: Lanes, value: i32) -> i32 { return value + subgroupShuffleXor(value, 1u); }
+// The largest value, or the sum, of lanes 4i .. 4i + 3, for each of them.
+fn four_max(lanes: Lanes, value: f32) -> f32 {
+    let two = max(value, subgroupShuffleXor(value, 1u));
+    return max(two, subgroupShuffleXor(two, 2u));
+}
+
+fn four_sum(lanes: Lanes, value: i32) -> i32 {
+    let two = value + subgroupShuffleXor(value, 1u);
+    return two + subgroupShuffleXor(two, 2u);
+}

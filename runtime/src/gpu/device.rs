@@ -27,11 +27,18 @@ pub struct Limits {
     pub storage_buffers: u32,
     /// Alignment of an offset into a uniform buffer.
     pub uniform_alignment: u64,
+    /// Lanes of a subgroup, at most.
+    pub subgroup: u32,
 }
 
-impl From<&wgpu::Limits> for Limits {
-    fn from(l: &wgpu::Limits) -> Self {
+/// Lanes of a subgroup, at most, where the adapter does not tell: no GPU is known to have more.
+const MOST_SUBGROUP: u32 = 64;
+
+impl Limits {
+    fn new(l: &wgpu::Limits, info: &wgpu::AdapterInfo) -> Self {
+        let told = (4..=MOST_SUBGROUP).contains(&info.subgroup_max_size);
         Self {
+            subgroup: if told { info.subgroup_max_size } else { MOST_SUBGROUP },
             binding: l.max_storage_buffer_binding_size,
             buffer: l.max_buffer_size,
             workgroups: l.max_compute_workgroups_per_dimension,
@@ -58,6 +65,7 @@ pub struct AdapterDescription {
 impl AdapterDescription {
     fn new(adapter: &wgpu::Adapter) -> Self {
         let info = adapter.get_info();
+        let limits = Limits::new(&adapter.limits(), &info);
         Self {
             kind: match info.device_type {
                 wgpu::DeviceType::DiscreteGpu => "discrete",
@@ -69,7 +77,7 @@ impl AdapterDescription {
             name: info.name,
             backend: format!("{:?}", info.backend).to_lowercase(),
             driver: [info.driver, info.driver_info].join(" ").trim().to_owned(),
-            limits: Limits::from(&adapter.limits()),
+            limits,
         }
     }
 

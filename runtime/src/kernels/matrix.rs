@@ -184,6 +184,19 @@ impl Part<'_> {
         all
     }
 
+    /// [`Part::dot_sources`], and the part that lays a group out for lanes that share it.
+    ///
+    /// # Panics
+    /// When its format is not quantized.
+    pub(crate) fn tile_sources(&self) -> Vec<&'static str> {
+        let mut all = self.dot_sources();
+        all.push(match self.matrix.format {
+            WeightFormat::Q4 => shader!("parts/tile_q4.wgsl"),
+            _ => shader!("parts/tile_q8.wgsl"),
+        });
+        all
+    }
+
     /// Its bindings. Fewer than four pieces are filled up with the last one, which is never read there.
     pub(crate) fn bindings(&self) -> Vec<Binding> {
         let slots = if self.pieces.len() == 1 { 1 } else { 4 };

@@ -4,14 +4,14 @@ use super::product::{Epilogue, Piece, Product, ProductKernel, Width, few_rows};
 use super::{Target, shader};
 use crate::gpu::Dispatch;
 
-/// Lanes of a workgroup, at most.
-const MOST_LANES: usize = 256;
-/// Lanes of a team, at least: a multiple of the subgroups of every adapter known.
-const LEAST_TEAM: usize = 64;
+/// Lanes of a workgroup.
+const LANES: usize = 256;
+/// Lanes of a team, at most.
+const MOST_TEAM: usize = 128;
+/// Lanes of a team and of its workgroup where they exchange sums by workgroup memory.
+const PLAIN_TEAM: usize = 64;
 /// Workgroups that fill a large GPU: with fewer a workgroup takes fewer outputs.
-const ENOUGH: usize = 256;
-/// Outputs for which a workgroup rounds x again, where there are more than enough of them.
-const MOST_TURNS: usize = 4;
+const ENOUGH: usize = 128;
 
 /// How a product is shared among lanes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,28 +21,25 @@ struct Sharing {
     team: usize,
     /// Groups of k in workgroup memory at once.
     block: usize,
-    /// Sets of a team.
-    turns: usize,
-    /// Quads of sums that lanes exchange.
+    /// Words or quads of sums that lanes exchange.
     sums: usize,
 }
 
 impl Sharing {
     fn new(sets: usize, groups: usize, rows: usize, target: Target) -> Self {
-        // Two groups a lane, where there are many.
-        let team =
-            if target.subgroups { (groups / 2).next_power_of_two().clamp(LEAST_TEAM, MOST_LANES) } else { LEAST_TEAM };
-        let mut lanes = team;
-        while target.subgroups && 2 * lanes <= MOST_LANES && sets.div_ceil(2 * lanes / team) >= ENOUGH {
-            lanes *= 2;
+        // Two groups of k a lane, where a team has lanes for that.
+        let least = (target.limits.subgroup as usize).clamp(32, MOST_TEAM);
+        let team = if target.subgroups { (groups / 2).next_power_of_two().clamp(least, MOST_TEAM) } else { PLAIN_TEAM };
+        let mut lanes = if target.subgroups { LANES } else { PLAIN_TEAM };
+        while lanes > team.max(64) && sets.div_ceil(lanes / team) < ENOUGH {
+            lanes /= 2;
         }
-        // Two sets of sums for each row, and one of squares.
-        let sums = (2 * rows + 1) * if target.subgroups { lanes / 4 } else { lanes };
-        let memory = target.limits.workgroup_memory as usize - 16 * sums - 4 * lanes;
+        // Sums of each row, and of squares.
+        let sums = (rows + 1) * lanes;
+        let exchange = if target.subgroups { 4 * sums } else { 16 * sums + 4 * lanes };
+        let memory = target.limits.workgroup_memory as usize - exchange;
         let block = groups.min(memory / (rows * (32 + 8)));
-        let enough = sets.div_ceil(lanes / team) / ENOUGH;
-        let turns = if block < groups { 1 } else { (enough / 4).clamp(1, MOST_TURNS) };
-        Self { lanes, team, block, turns, sums }
+        Self { lanes, team, block, sums }
     }
 }
 
@@ -59,14 +56,13 @@ pub(super) fn dispatch(p: &Product<'_>, piece: &Piece<'_>, label: &str, width: W
         ("WG", sharing.lanes as f64),
         ("TEAM", sharing.team as f64),
         ("BLOCK", sharing.block as f64),
-        ("TURNS", sharing.turns as f64),
-        ("CODES", (2 * rows as usize * sharing.block) as f64),
+        ("CODES", (4 * rows as usize * sharing.block) as f64),
         ("UNITS", (rows as usize * sharing.block) as f64),
         ("SLOT_SUMS", sharing.sums as f64),
     ];
     constants.extend(piece.weight.dot_constants());
     let mut bindings = piece.weight.bindings();
     bindings.extend(gain);
-    let items = sets.div_ceil(sharing.lanes / sharing.team * sharing.turns);
+    let items = sets.div_ceil(sharing.lanes / sharing.team);
     p.dispatch(piece, ProductKernel { name: "matvec_i8", sources, constants, bindings, items, rows }, label, target)
 }

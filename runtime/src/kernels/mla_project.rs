@@ -8,7 +8,7 @@ use crate::gpu::{Buffer, Dispatch, Extent, Grid};
 use crate::weights::WeightFormat;
 
 /// Lanes of a workgroup, at most.
-const MOST_LANES: usize = 512;
+const MOST_LANES: usize = 1024;
 /// Storage buffers it binds.
 const BUFFERS: u32 = 9;
 

@@ -5,6 +5,7 @@
 pub mod embed;
 pub mod gated_norm;
 pub mod matmul;
+pub mod matmul_i8;
 pub mod matrix;
 pub mod matvec;
 pub mod matvec_i8;
@@ -14,6 +15,7 @@ pub mod mla_latent;
 pub mod mla_project;
 pub mod mla_query;
 pub mod product;
+pub mod quantize_rows;
 pub mod rmsnorm;
 pub mod rope;
 pub mod sample;

@@ -1,5 +1,7 @@
 //! Products with a weight matrix: which kernels make one, for few rows and for many, and what they share.
 
+use super::matmul_i8::MatMulI8;
+use super::quantize_rows::QuantizeRows;
 use super::rmsnorm::{Columns, RmsNorm};
 use super::{Matrix, STEP, Target, assert_words, bindings, dispatch, matmul, matrix, matvec, matvec_i8, shader};
 use crate::gpu::{Binding, Buffer, Dispatch, Extent, Grid};
@@ -37,8 +39,11 @@ pub struct Norm<'a> {
 /// Where a step of many rows keeps what is made of x before the product.
 #[derive(Debug, Clone, Copy)]
 pub struct Scratch<'a> {
-    /// Rows in f32, normed or gathered.
+    /// Rows in f32, normed.
     pub rows: Columns<'a>,
+    /// Rows in int8 and their scales, as [`QuantizeRows`] leaves them.
+    pub codes: &'a Buffer,
+    pub scales: &'a Buffer,
 }
 
 /// `y (+)= norm(x) weight^T`.
@@ -97,20 +102,22 @@ impl<'a> Product<'a> {
     }
 
     fn of_many_rows(&self, label: &str, target: Target) -> Vec<Dispatch> {
+        let Scratch { rows, codes, scales } = self.scratch;
+        let (step, x, weight, logit_rows) = (self.step, self.x, self.weight, self.logit_rows);
+        let k = weight.k();
+        if weight.format().is_quantized() {
+            let quantize = QuantizeRows { step, x, norm: self.norm, codes, scales, width: k, logit_rows };
+            let (y, epilogue) = (self.y, self.epilogue);
+            let product = MatMulI8 { step, codes, scales, k, weight, y, epilogue, logit_rows };
+            let mut all = vec![quantize.dispatch(label, target)];
+            all.extend(product.dispatches(label, target));
+            return all;
+        }
         let Some(norm) = self.norm else {
-            assert!(!self.logit_rows, "{label}: only a normed x is gathered");
+            assert!(!logit_rows, "{label}: only a normed x is gathered");
             return self.pieces(label, target, 3).iter().map(|p| matmul::dispatch(self, p, label, target)).collect();
         };
-        let rows = self.scratch.rows;
-        let prepare = RmsNorm {
-            step: self.step,
-            x: self.x,
-            weight: norm.weight,
-            y: rows,
-            width: self.weight.k(),
-            eps: norm.eps,
-            logit_rows: self.logit_rows,
-        };
+        let prepare = RmsNorm { step, x, weight: norm.weight, y: rows, width: k, eps: norm.eps, logit_rows };
         let product = Product { x: rows, norm: None, ..*self };
         let mut all = vec![prepare.dispatch(label, target)];
         all.extend(product.pieces(label, target, 3).iter().map(|p| matmul::dispatch(&product, p, label, target)));

@@ -19,6 +19,9 @@ pub struct Work {
     pub x: Rows,
     /// Its norm, where a step has many rows; few are normed as they are read.
     pub n: Rows,
+    /// Rows rounded to int8, the input of a product of many, and their scales.
+    pub codes: Buffer,
+    pub scales: Buffer,
     /// in_proj's [z | x | B | C | dt], or MLA's [q_a | latent | k_pe].
     pub wide: Rows,
     /// Convolved [x | B | C].
@@ -80,10 +83,13 @@ impl Work {
         let make = |label: &str, width: usize| Rows::new(label, rows, width);
         let f32s = |label: &str, count: usize| Buffer::new(label, 4 * count as u64, Purpose::Activations);
         let logit_rows = options.logit_rows as usize;
+        let widest = config.hidden_size.max(config.intermediate_size).max(most.heads).max(most.n).next_multiple_of(32);
         Self {
             step: Buffer::new("step", 16 * (1 + 3 * rows as u64), Purpose::Control),
             x: make("x", config.hidden_size),
             n: make("n", config.hidden_size.max(most.n)),
+            codes: f32s("codes", rows * widest / 4),
+            scales: f32s("scales", rows * widest / 32),
             wide: make("wide", most.wide),
             u: make("u", most.u),
             scores: f32s("scores", most.scores),
@@ -107,7 +113,7 @@ impl Work {
         y: Columns<'a>,
         epilogue: Epilogue,
     ) -> Product<'a> {
-        let scratch = Scratch { rows: self.n.all() };
+        let scratch = Scratch { rows: self.n.all(), codes: &self.codes, scales: &self.scales };
         Product { step: &self.step, x, norm, weight, y, epilogue, logit_rows: false, scratch }
     }
 
@@ -116,6 +122,8 @@ impl Work {
         let mut all: Vec<Buffer> = rows.iter().map(|r| r.buffers()).collect();
         all.extend([
             self.step.clone(),
+            self.codes.clone(),
+            self.scales.clone(),
             self.scores.clone(),
             self.query.clone(),
             self.sums.clone(),

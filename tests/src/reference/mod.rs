@@ -5,11 +5,13 @@
 pub mod cache;
 pub mod embed;
 
+pub mod matmul_i8;
 pub mod mla_attend;
 pub mod mla_combine;
 pub mod mla_latent;
 pub mod mla_query;
 pub mod product;
+pub mod quantize_rows;
 pub mod rmsnorm;
 pub mod rope;
 pub mod sample;

@@ -2,12 +2,14 @@
 
 mod embed;
 
+mod matmul_i8;
 mod mla_attend;
 mod mla_chain;
 mod mla_combine;
 mod mla_latent;
 mod mla_query;
 mod product;
+mod quantize_rows;
 mod rmsnorm;
 mod ssm;
 

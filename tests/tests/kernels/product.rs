@@ -35,7 +35,7 @@ struct Case {
 impl Case {
     /// Whether its kernel rounds x to int8.
     fn rounds(&self) -> bool {
-        self.width != Width::Wide && !self.plain && self.format.is_quantized()
+        !self.plain && self.format.is_quantized()
     }
 }
 
@@ -171,7 +171,11 @@ impl Data {
             y: Columns { buffer: &y, stride: self.y_stride, offset: self.y_offset },
             epilogue: case.epilogue,
             logit_rows: case.logit_rows,
-            scratch: Scratch { rows: Columns::rows(&rows, stride) },
+            scratch: Scratch {
+                rows: Columns::rows(&rows, stride),
+                codes: &bench.words("codes", &vec![0; case.rows * stride / 4]),
+                scales: &bench.floats("scales", &vec![0.0; case.rows * stride / 32]),
+            },
         }
         .dispatches("test", case.width, target);
         let products = match case.cut {
@@ -179,7 +183,7 @@ impl Data {
             Cut::PiecesAndDispatches => 2,
             Cut::Dispatches => 3,
         };
-        let prepared = usize::from(case.norm && case.width == Width::Wide && !case.plain);
+        let prepared = usize::from((case.norm || case.rounds()) && case.width == Width::Wide && !case.plain);
         if dispatches.len() != products + prepared {
             return Err(format!("{} dispatches, {products} and {prepared} are expected", dispatches.len()));
         }

@@ -229,12 +229,7 @@ fn scan(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
         let of_slot = step.rows.iter().find(|r| r.slot == slot);
         let (scanned, taps) = (at(0)..at(s.taps_offset()), at(s.taps_offset())..at(s.state()));
         if of_slot.is_some_and(|r| r.live) {
-            let w = compare(
-                &got[scanned.clone()],
-                &after[scanned],
-                s.head_dim * s.head_dim,
-                Tolerance::sd(STATE_TOLERANCE),
-            );
+            let w = compare(&got[scanned.clone()], &after[scanned], s.head_dim * s.head_dim, state_tolerance);
             worst = worst.and(w.map_err(|e| format!("state of slot {slot}: {e}"))?);
         } else if got[scanned.clone()] != state[scanned] {
             return Err(format!("the state of slot {slot} changed, which is not live"));

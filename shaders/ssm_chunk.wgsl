@@ -25,16 +25,14 @@ override RIGHT: u32;    // BLOCK * PITCH
 
 struct Params {
     head_dim: u32,
-    repeat: u32,         // heads that share one group of x and B
-    repeated: u32,       // as in ssm_conv
-    in_stride: u32,      // of the in_proj rows [z | x | B | C | dt]
-    in_offset: u32,      // of x in them
+    d_inner: u32,
+    d_xb: u32,
+    xb_channels: u32,
+    repeat: u32,
+    sharers: u32,
+    in_stride: u32,      // of the in_proj rows
     u_quads: u32,        // vec4 of a row of u
-    b_offset: u32,       // of B in a row of u, in f32
-    c_offset: u32,       // of C in a row of u, in f32
     y_stride: u32,
-    state_stride: u32,   // of a slot's state [heads, P, N | channels, 4]
-    taps_offset: u32,
     heads: u32,
     blocks: u32,         // of a head
 }
@@ -43,7 +41,7 @@ struct Params {
 @group(0) @binding(2) var<storage, read> zxbcdt: array<f32>;            // [rows, in_stride]
 @group(0) @binding(3) var<storage, read> u: array<vec4<f32>>;           // [rows, u_quads]
 @group(0) @binding(4) var<storage, read> scores: array<vec4<f32>>;      // [chunks, heads][CHUNK + 2, CHUNK / 4]
-@group(0) @binding(5) var<storage, read_write> state: array<f32>;       // [slots, state_stride]
+@group(0) @binding(5) var<storage, read_write> state: array<vec4<f32>>; // [slots, state_quads]
 @group(0) @binding(6) var<storage, read_write> y: array<f32>;           // [rows, y_stride], before the norm
 
 var<workgroup> left: array<vec4<f32>, LEFT>;    // [CHUNK, PITCH] scores | before C, then [CHUNK, QUADS] after B
@@ -56,15 +54,14 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     let segment = segment_at(wid.z);
     let end = segment.first + segment.count;
     let chunk_quads = CHUNK / 4u;
-    let x_at = x_channel(head) + block * BLOCK;
-    let b_quad = (params.b_offset + x_channel(head)) / 4u;
-    let c_quad = params.c_offset / 4u + head * QUADS;
+    let x_at = head_channel(head, 0u) + block * BLOCK;
+    let b_quad = head_channel(head, 1u) / 4u;
+    let c_quad = head_channel(head, 2u) / 4u;
 
     // The lane's share of the state, and its place in y.
     let n = lid % QUADS;
     let row = lid / QUADS;
-    let state_at = segment.slot * params.state_stride + (head * params.head_dim + block * BLOCK + row) * params.head_dim
-        + 4u * n;
+    let state_at = scan_quad(segment.slot, head, block * BLOCK + row) + n;
     let p = lid % BLOCK;
     let i_first = lid / BLOCK;
 
@@ -76,8 +73,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
 
     var s: array<vec4<f32>, 4>;
     for (var k = 0u; k < KEEP; k++) {
-        let at = state_at + k * ROWS * params.head_dim;
-        s[k] = vec4<f32>(state[at], state[at + 1u], state[at + 2u], state[at + 3u]);
+        s[k] = state[state_at + k * ROWS * QUADS];
     }
     for (var chunk = segment.first / CHUNK; chunk * CHUNK < end; chunk++) {
         let base = chunk * CHUNK;
@@ -175,13 +171,30 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     }
     if (row_at(segment.first).live) {
         for (var k = 0u; k < KEEP; k++) {
-            let at = state_at + k * ROWS * params.head_dim;
-            for (var j = 0u; j < 4u; j++) {
-                state[at + j] = s[k][j];
-            }
+            state[state_at + k * ROWS * QUADS] = s[k];
         }
         if (block == 0u) {
-            carry_conv(segment, head, lid, WG);
+            carry_conv(segment, head, lid);
         }
+    }
+}
+
+// Carries the head's part of the convolution's state over the segment.
+fn carry_conv(segment: Segment, head: u32, lid: u32) {
+    for (var c = lid; c < 3u * params.head_dim; c += WG) {
+        let part = c / params.head_dim;
+        let taps = taps_quad(segment.slot, head, part) + c % params.head_dim;
+        let input = head_input(head, part) + c % params.head_dim;
+        let old = state[taps];
+        var next = vec4<f32>(0.0);
+        for (var i = 0u; i < 4u; i++) {
+            // Input i of the last four is row count - 4 + i of the segment, or an older tap.
+            if (segment.count + i >= 4u) {
+                next[i] = zxbcdt[(segment.first + segment.count + i - 4u) * params.in_stride + input];
+            } else {
+                next[i] = old[segment.count + i];
+            }
+        }
+        state[taps] = next;
     }
 }

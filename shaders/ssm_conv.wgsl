@@ -1,40 +1,45 @@
-// u[r, c] = silu(sum_{j<4} w[c, j] * in[t - 3 + j, c] + b[c]): the depthwise causal convolution over [x | B | C].
+// u[r, c] = silu(sum_{j<4} w[c, j] * in[t - 3 + j, c] + b[c]): the depthwise causal convolution over [x | B | C], for
+// the chunked scan (ssm_scan.wgsl does its own).
 //
 // One lane owns one channel of one row. Inputs before the segment come from the slot's state, whose four taps are the
-// last four inputs, oldest first. The state itself is carried on by the scan, once everyone has read it here.
+// last four inputs, oldest first. The state itself is carried on by ssm_chunk.wgsl, once everyone has read it here.
 
 override WG: u32 = 64u;
 
 struct Params {
-    channels: u32,
-    in_stride: u32,      // of the in_proj rows [z | x | B | C | dt]
-    in_offset: u32,      // of x in them
-    u_stride: u32,
-    state_stride: u32,   // of a slot's state
-    state_offset: u32,   // of the taps in it
-    repeated: u32,       // channels of x and of B after repetition, 0 when they are not repeated before the convolution
     head_dim: u32,
-    repeat: u32,         // heads that share one group of x and B
+    d_inner: u32,
+    d_xb: u32,
+    xb_channels: u32,
+    repeat: u32,
+    sharers: u32,
+    in_stride: u32,
+    u_stride: u32,
 }
 
 @group(0) @binding(1) var<uniform> params: Params;
 @group(0) @binding(2) var<storage, read> zxbcdt: array<f32>;        // [rows, in_stride]
 @group(0) @binding(3) var<storage, read> weight: array<vec4<f32>>;  // [channels] taps, the current input's last
 @group(0) @binding(4) var<storage, read> bias: array<f32>;          // [channels]
-@group(0) @binding(5) var<storage, read> state: array<f32>;         // [slots, state_stride]
+@group(0) @binding(5) var<storage, read> state: array<vec4<f32>>;   // [slots, state_quads]
 @group(0) @binding(6) var<storage, read_write> u: array<f32>;       // [rows, u_stride]
 
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
         @builtin(local_invocation_index) lid: u32) {
     let c = (wid.y * groups.x + wid.x) * WG + lid;
-    if (c >= params.channels) {
+    if (c >= 2u * params.xb_channels + params.d_inner) {
         return;
     }
     let r = wid.z;
     let row = row_at(r);
-    let input = params.in_offset + conv_input(c);
-    let taps = row.slot * params.state_stride + params.state_offset + 4u * c;
+    let part = min(c / params.xb_channels, 2u);
+    let inside = c - part * params.xb_channels;
+    // The first head that reads the channel.
+    let head = inside / params.head_dim * select(1u, params.sharers, part < 2u);
+    let i = inside % params.head_dim;
+    let input = head_input(head, part) + i;
+    let taps = state[taps_quad(row.slot, head, part) + i];
     let w = weight[c];
     var sum = bias[c];
     for (var j = 0u; j < 4u; j++) {
@@ -43,7 +48,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) groups: 
             sum += w[j] * zxbcdt[(r - back) * params.in_stride + input];
         } else {
             // back - offset inputs before the segment: the last of them is tap 3.
-            sum += w[j] * state[taps + 4u - (back - row.offset)];
+            sum += w[j] * taps[4u - (back - row.offset)];
         }
     }
     u[r * params.u_stride + c] = sum / (1.0 + exp(-sum));

@@ -1,105 +1,183 @@
-// The selective scan, token by token, and the gated norm of its output (Mamba2 as MambaInLlama has it):
+// A Mamba2 mixer between in_proj and out_proj, token by token: the depthwise causal convolution of [x | B | C], the
+// selective scan, and the gated norm of each head (Mamba2 as MambaInLlama has it):
 //
+//   [x | B | C] = silu(sum_{j<4} w[j] in[t - 3 + j] + b)
 //   dt = softplus(dt_raw + dt_bias)      a = exp(-exp(A_log) dt)
 //   S = a S + dt x (outer) B             y = S C + D x
 //   out = rmsnorm_per_head(y * silu(z)) * weight
 //
 // One workgroup owns one head of one segment and holds its state S [P, N], P = N = head_dim, in registers: LANES lanes
-// share a row p of S and take its quads of n in turn. It also carries the state of the convolution.
+// share four rows p of S and take their quads of n in turn, so that a quad of B and of C is read once for four rows. The
+// first 3 QUADS lanes convolve four channels each, whose taps they keep; the first QUADS lanes have four values of y.
+//
+// For one token this is a chain of waits, not of arithmetic. Hence all that a head reads is asked for before anything is
+// waited for, the short reads first; a row's inputs are asked for, and convolved, during the row before it.
+//
+// Floor of a token: 32 heads of 128 x 128 read and write 2.1 MB of state each way.
 
-override LANES: u32;                      // WG = head_dim * LANES
-override QUADS: u32;                      // quads of S that a lane holds: head_dim / 4 / LANES, at most 16
+override WG: u32;       // QUADS * LANES, at least CHANNELS
+override QUADS: u32;    // head_dim / 4
+override LANES: u32;
+override KEEP: u32;     // quads of n that a lane holds of each of its rows: QUADS / LANES rounded up, at most 4
+override PITCH: u32;    // quads between the parts of different rows: LANES made odd, so that they do not share banks
+override PARTS: u32;    // QUADS * PITCH
+override CHANNELS: u32; // quads of the head's x, B and C: 3 * QUADS
+override CONVOLVED: u32; // of two tokens: 2 * CHANNELS
 
 struct Params {
     head_dim: u32,
-    repeat: u32,         // heads that share one group of x and B
-    repeated: u32,       // as in ssm_conv
-    in_stride: u32,      // of the in_proj rows [z | x | B | C | dt], whose z is at 0
-    in_offset: u32,      // of x in them
-    dt_offset: u32,
-    u_stride: u32,
-    b_offset: u32,       // of B in a row of u
-    c_offset: u32,       // of C in a row of u
-    y_stride: u32,
-    state_stride: u32,   // of a slot's state [heads, P, N | channels, 4]
-    taps_offset: u32,
+    d_inner: u32,
+    d_xb: u32,
+    xb_channels: u32,
+    repeat: u32,
+    sharers: u32,
+    in_quads: u32,      // vec4 of a row of in_proj
+    y_quads: u32,       // vec4 of a row of y
     eps: f32,
 }
 
 @group(0) @binding(1) var<uniform> params: Params;
-@group(0) @binding(2) var<storage, read> zxbcdt: array<f32>;        // [rows, in_stride]
-@group(0) @binding(3) var<storage, read> u: array<f32>;             // [rows, u_stride]
-@group(0) @binding(4) var<storage, read> heads: array<vec4<f32>>;   // [heads] (A_log, D, dt_bias, 0)
-@group(0) @binding(5) var<storage, read> weight: array<f32>;        // [d_inner]
-@group(0) @binding(6) var<storage, read_write> state: array<f32>;   // [slots, state_stride]
-@group(0) @binding(7) var<storage, read_write> y: array<f32>;       // [rows, y_stride]
+@group(0) @binding(2) var<storage, read> zxbcdt: array<vec4<f32>>;       // [rows, in_quads]
+@group(0) @binding(3) var<storage, read> conv_weight: array<vec4<f32>>;  // [channels] taps, the current input's last
+@group(0) @binding(4) var<storage, read> conv_bias: array<vec4<f32>>;    // [channels / 4]
+@group(0) @binding(5) var<storage, read> heads: array<vec4<f32>>;        // [heads] (A_log, D, dt_bias, 0)
+@group(0) @binding(6) var<storage, read> weight: array<vec4<f32>>;       // [d_inner / 4]
+@group(0) @binding(7) var<storage, read_write> state: array<vec4<f32>>;  // [slots, state_quads]
+@group(0) @binding(8) var<storage, read_write> y: array<vec4<f32>>;      // [rows, y_quads]
 
-var<workgroup> bs: array<vec4<f32>, 32>;   // B of the token
-var<workgroup> cs: array<vec4<f32>, 32>;   // C of the token
-var<workgroup> parts: array<f32, WG>;      // each lane's share of S C
+var<workgroup> us: array<vec4<f32>, CONVOLVED>;        // [2 tokens, x B C] convolved
+var<workgroup> parts: array<vec4<f32>, PARTS>;  // each lane's share of S C, of its four rows
+var<workgroup> squares: array<f32, QUADS>;              // of four values of y
+
+// Four channels of the convolution.
+struct Channels {
+    taps: array<vec4<f32>, 4>,     // the last four inputs of each
+    weights: array<vec4<f32>, 4>,
+    bias: vec4<f32>,
+}
+
+// What a lane needs of a row.
+struct Inputs {
+    channels: vec4<f32>,
+    z: vec4<f32>,
+    dt: f32,
+}
 
 @compute @workgroup_size(WG)
-fn main(@builtin(workgroup_id) wid: vec3<u32>, lanes: Lanes) {
+fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
     let head = wid.x;
     let segment = segment_at(wid.z);
+    let last = segment.first + segment.count - 1u;
     let live = row_at(segment.first).live;
-    let lid = lanes.index;
-    let p = lid / LANES;
-    let lane = lid % LANES;
-    let dim = params.head_dim;
-    let base = segment.slot * params.state_stride + (head * dim + p) * dim;
-    let per_head = heads[head];
-    let decay = -exp(per_head.x);
 
-    var s: array<vec4<f32>, 16>;
-    for (var i = 0u; i < QUADS; i++) {
-        let at = base + 4u * (i * LANES + lane);
-        s[i] = vec4<f32>(state[at], state[at + 1u], state[at + 2u], state[at + 3u]);
+    // The lane's four channels, and its four values of z and y.
+    let convolves = lid < CHANNELS;
+    let part = min(lid / QUADS, 2u);
+    let quad = lid % QUADS;
+    let input_quad = head_input(head, part) / 4u + quad;
+    let z_quad = head * QUADS + quad;
+    let channel = head_channel(head, part) + 4u * quad;
+    let taps_at = taps_quad(segment.slot, head, part) + 4u * quad;
+    var now = inputs_at(segment.first, input_quad, z_quad, head);
+    let per_head = heads[head];
+    var channels: Channels;
+    if (convolves) {
+        for (var k = 0u; k < 4u; k++) {
+            channels.taps[k] = state[taps_at + k];
+            channels.weights[k] = conv_weight[channel + k];
+        }
+        channels.bias = conv_bias[channel / 4u];
     }
+    let norm = weight[z_quad];
+
+    // The lane's share of S: quads lane, lane + LANES.. of four rows. Past the end it holds the last one, for nothing.
+    let group = lid / LANES;
+    let lane = lid % LANES;
+    let state_at = scan_quad(segment.slot, head, 4u * group);
+    var s: array<vec4<f32>, 16>;
+    for (var i = 0u; i < KEEP; i++) {
+        for (var k = 0u; k < 4u; k++) {
+            s[4u * i + k] = state[state_at + k * QUADS + min(i * LANES + lane, QUADS - 1u)];
+        }
+    }
+
+    let decay = -exp(per_head.x);
+    if (convolves) {
+        us[lid] = convolve(&channels, now.channels);
+    }
+    workgroupBarrier();
     for (var t = 0u; t < segment.count; t++) {
         let r = segment.first + t;
-        let ur = r * params.u_stride;
-        let zr = r * params.in_stride;
-        if (lid < dim / 4u) {
-            let b = ur + params.b_offset + x_channel(head) + 4u * lid;
-            let c = ur + params.c_offset + head * dim + 4u * lid;
-            bs[lid] = vec4<f32>(u[b], u[b + 1u], u[b + 2u], u[b + 3u]);
-            cs[lid] = vec4<f32>(u[c], u[c + 1u], u[c + 2u], u[c + 3u]);
-        }
-        workgroupBarrier();
-        let dt = softplus(zxbcdt[zr + params.dt_offset + head] + per_head.z);
+        let next = inputs_at(min(r + 1u, last), input_quad, z_quad, head);
+        let u = t % 2u * CHANNELS;
+        let dt = softplus(now.dt + per_head.z);
         let a = exp(decay * dt);
-        let x = u[ur + x_channel(head) + p];
-        var sum = 0.0;
-        for (var i = 0u; i < QUADS; i++) {
+        let x = dt * us[u + group];
+        var sums = vec4<f32>(0.0);
+        for (var i = 0u; i < KEEP; i++) {
             let q = i * LANES + lane;
-            s[i] = s[i] * a + dt * x * bs[q];
-            sum += dot(s[i], cs[q]);
-        }
-        parts[lid] = sum;
-        workgroupBarrier();
-        var gated = 0.0;
-        if (lane == 0u) {
-            var v = per_head.y * x;
-            for (var i = 0u; i < LANES; i++) {
-                v += parts[lid + i];
+            let at = u + QUADS + min(q, QUADS - 1u);
+            let b = us[at];
+            let c = select(vec4<f32>(0.0), us[at + QUADS], q < QUADS);
+            for (var k = 0u; k < 4u; k++) {
+                s[4u * i + k] = s[4u * i + k] * a + x[k] * b;
+                sums[k] += dot(s[4u * i + k], c);
             }
-            let z = zxbcdt[zr + head * dim + p];
-            gated = v * z / (1.0 + exp(-z));
         }
-        let squares = workgroup_sum(lanes, gated * gated);
-        if (lane == 0u) {
-            let at = head * dim + p;
-            y[r * params.y_stride + at] = gated * inverseSqrt(squares / f32(dim) + params.eps) * weight[at];
+        parts[group * PITCH + lane] = sums;
+        workgroupBarrier();
+        var gated = vec4<f32>(0.0);
+        if (lid < QUADS) {
+            var v = per_head.y * us[u + lid];
+            for (var i = 0u; i < LANES; i++) {
+                v += parts[lid * PITCH + i];
+            }
+            gated = v * now.z / (1.0 + exp(-now.z));
+            squares[lid] = dot(gated, gated);
         }
+        if (convolves && t + 1u < segment.count) {
+            us[CHANNELS - u + lid] = convolve(&channels, next.channels);
+        }
+        workgroupBarrier();
+        if (lid < QUADS) {
+            var sum = 0.0;
+            for (var q = 0u; q < QUADS; q++) {
+                sum += squares[q];
+            }
+            y[r * params.y_quads + z_quad] = gated * inverseSqrt(sum / f32(4u * QUADS) + params.eps) * norm;
+        }
+        now = next;
     }
     if (live) {
-        for (var i = 0u; i < QUADS; i++) {
-            let at = base + 4u * (i * LANES + lane);
-            for (var j = 0u; j < 4u; j++) {
-                state[at + j] = s[i][j];
+        for (var i = 0u; i < KEEP; i++) {
+            let q = i * LANES + lane;
+            for (var k = 0u; k < 4u; k++) {
+                if (q < QUADS) {
+                    state[state_at + k * QUADS + q] = s[4u * i + k];
+                }
             }
         }
-        carry_conv(segment, head, lid, WG);
+        if (convolves) {
+            for (var k = 0u; k < 4u; k++) {
+                state[taps_at + k] = channels.taps[k];
+            }
+        }
     }
+}
+
+fn inputs_at(r: u32, input_quad: u32, z_quad: u32, head: u32) -> Inputs {
+    let row = r * params.in_quads;
+    let dt = dt_column(head);
+    return Inputs(zxbcdt[row + input_quad], zxbcdt[row + z_quad], zxbcdt[row + dt / 4u][dt % 4u]);
+}
+
+// Takes the next input of four channels in.
+fn convolve(channels: ptr<function, Channels>, inputs: vec4<f32>) -> vec4<f32> {
+    var sums = (*channels).bias;
+    for (var k = 0u; k < 4u; k++) {
+        let taps = vec4<f32>((*channels).taps[k].yzw, inputs[k]);
+        (*channels).taps[k] = taps;
+        sums[k] += dot((*channels).weights[k], taps);
+    }
+    return sums / (1.0 + exp(-sums));
 }

@@ -21,13 +21,13 @@ const PITCH: u32 = 9u;  // quads from row to row there: odd, so that rows do not
 
 struct Params {
     head_dim: u32,
-    repeat: u32,      // heads that share one group of x and B
-    repeated: u32,    // as in ssm_conv
-    in_stride: u32,   // of the in_proj rows [z | x | B | C | dt]
-    dt_offset: u32,
+    d_inner: u32,
+    d_xb: u32,
+    xb_channels: u32,
+    repeat: u32,
+    sharers: u32,
+    in_stride: u32,   // of the in_proj rows
     u_quads: u32,     // vec4 of a row of u
-    b_offset: u32,    // of B in a row of u, in f32
-    c_offset: u32,    // of C in a row of u, in f32
     heads: u32,
 }
 
@@ -52,7 +52,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     let base = (wid.z * params.heads + head) * (CHUNK + 2u) * CHUNK;
     let per_head = heads[head];
     if (lid < rows) {
-        let dt = softplus(zxbcdt[(first + lid) * params.in_stride + params.dt_offset + head] + per_head.z);
+        let dt = softplus(zxbcdt[(first + lid) * params.in_stride + dt_column(head)] + per_head.z);
         dts[lid] = dt;
         logs[lid] = -exp(per_head.x) * dt;
         starts[lid] = select(0u, 1u, row_at(first + lid).offset == 0u);
@@ -64,8 +64,8 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     }
 
     let quads = params.head_dim / 4u;
-    let b_quad = first * params.u_quads + (params.b_offset + x_channel(head)) / 4u;
-    let c_quad = first * params.u_quads + params.c_offset / 4u + head * quads;
+    let b_quad = first * params.u_quads + head_channel(head, 1u) / 4u;
+    let c_quad = first * params.u_quads + head_channel(head, 2u) / 4u;
     let row = lid / SIDE;
     let column = lid % SIDE;
     var sums: array<vec4<f32>, 4>;

@@ -6,10 +6,12 @@ use zebra_runtime::gpu::{Buffer, Dispatch, Gpu, Purpose, StepShape};
 use zebra_runtime::kernels::Target;
 use zebra_runtime::kernels::gated_norm::GatedNorm;
 use zebra_runtime::kernels::ssm_chunk::SsmChunk;
-use zebra_runtime::kernels::ssm_conv::SsmShape;
 use zebra_runtime::kernels::ssm_scan::SsmScan;
 use zebra_runtime::kernels::ssm_scores::SsmScores;
+use zebra_runtime::kernels::ssm_shape::{SsmRows, SsmShape};
+use zebra_tests::harness::StepBuilder;
 use zebra_tests::reference::ssm_chunk::{Inputs, Outputs, Run, ssm_chunk};
+use zebra_tests::reference::ssm_conv::ssm_conv;
 
 /// The largest error of a head's y in a row, of a head's state, in parts of their root mean square (y's before its
 /// terms cancelled). Sums of up to 160 products in f32 round to about 1e-6 of it, and exp of a GPU to 3e-6 at the decays
@@ -81,10 +83,21 @@ fn inputs(shape: SsmShape, runs: &[Run], decay: Decay, seed: u64) -> Inputs {
         }
         row[shape.in_proj()..].fill(f32::NAN);
     }
-    let mut u = random.many(rows * u_stride, 1.5);
-    for row in u.chunks_exact_mut(u_stride) {
-        row[shape.channels()..].fill(f32::NAN);
+    let conv_weight = random.many(4 * shape.channels(), 0.3);
+    let conv_bias = random.many(shape.channels(), 0.5);
+    let mut state = random.many(SLOTS * shape.state(), 1.0);
+    for slot in state.chunks_exact_mut(shape.state()) {
+        // Heads that share x and B have seen the same of them.
+        let own = 12 * shape.head_dim;
+        for head in (0..shape.heads).filter(|head| head % shape.repeat() > 0) {
+            let first = shape.taps_offset() + head / shape.repeat() * shape.repeat() * own;
+            slot.copy_within(first..first + own / 3 * 2, shape.taps_offset() + head * own);
+        }
     }
+    let step = runs.iter().fold(StepBuilder::new(), |step, run| step.segment(run.slot, 0, run.count)).build();
+    let mut convolved = vec![f64::NAN; rows * u_stride];
+    ssm_conv(&step, &shape, &zxbcdt, in_stride, &conv_weight, &conv_bias, &state, u_stride, &mut convolved);
+    let u = convolved.iter().map(|v| *v as f32).collect();
     let heads = (0..shape.heads)
         .map(|_| {
             let a = random.uniform(decay.a.0, decay.a.1);
@@ -98,10 +111,12 @@ fn inputs(shape: SsmShape, runs: &[Run], decay: Decay, seed: u64) -> Inputs {
         in_stride,
         u,
         u_stride,
+        conv_weight,
+        conv_bias,
         heads,
         weight: random.many(shape.d_inner, 1.0),
         eps: 1e-5,
-        state: random.many(SLOTS * shape.state(), 1.0),
+        state,
     }
 }
 
@@ -168,6 +183,8 @@ async fn compute(gpu: &Gpu, m: &Inputs) -> Got {
     let step = filled("step", step_words(&m.runs, max_rows), false);
     let zxbcdt = filled("zxbcdt", bits(&m.zxbcdt), false);
     let u = filled("u", bits(&m.u), false);
+    let conv_weight = filled("conv_weight", bits(&m.conv_weight), false);
+    let conv_bias = filled("conv_bias", bits(&m.conv_bias), false);
     let heads = filled("heads", bits(&m.heads.concat()), false);
     let weight = filled("weight", bits(&m.weight), false);
     let scores = filled("scores", vec![POISON; SsmScores::words(s, max_rows)], true);
@@ -175,7 +192,8 @@ async fn compute(gpu: &Gpu, m: &Inputs) -> Got {
     let y = filled("y", vec![POISON; max_rows * y_stride], true);
     let stepped_state = filled("stepped_state", bits(&m.state), true);
     let stepped = filled("stepped", vec![POISON; max_rows * y_stride], true);
-    let all = [&step, &zxbcdt, &u, &heads, &weight, &scores, &state, &y, &stepped_state, &stepped];
+    let read_only = [&step, &zxbcdt, &u, &conv_weight, &conv_bias, &heads, &weight];
+    let all = [read_only.as_slice(), &[&scores, &state, &y, &stepped_state, &stepped]].concat();
     let buffers: Vec<Buffer> = all.iter().map(|f| f.buffer.clone()).collect();
     gpu.allocate(&buffers).await.unwrap();
     for f in all {
@@ -183,31 +201,18 @@ async fn compute(gpu: &Gpu, m: &Inputs) -> Got {
     }
 
     let target = Target { subgroups: false, plain: false, max_rows: max_rows as u32, limits: gpu.limits() };
+    let by_chunks = SsmRows {
+        step: &step.buffer,
+        shape: s,
+        zxbcdt: &zxbcdt.buffer,
+        in_stride: m.in_stride,
+        u: &u.buffer,
+        u_stride: m.u_stride,
+    };
     let chunked = [
-        SsmScores {
-            step: &step.buffer,
-            shape: s,
-            zxbcdt: &zxbcdt.buffer,
-            in_stride: m.in_stride,
-            u: &u.buffer,
-            u_stride: m.u_stride,
-            heads: &heads.buffer,
-            scores: &scores.buffer,
-        }
-        .dispatch("test", target),
-        SsmChunk {
-            step: &step.buffer,
-            shape: s,
-            zxbcdt: &zxbcdt.buffer,
-            in_stride: m.in_stride,
-            u: &u.buffer,
-            u_stride: m.u_stride,
-            scores: &scores.buffer,
-            state: &state.buffer,
-            y: &y.buffer,
-            y_stride,
-        }
-        .dispatch("test", target),
+        SsmScores { rows: by_chunks, heads: &heads.buffer, scores: &scores.buffer }.dispatch("test", target),
+        SsmChunk { rows: by_chunks, scores: &scores.buffer, state: &state.buffer, y: &y.buffer, y_stride }
+            .dispatch("test", target),
     ];
     let norm = GatedNorm {
         step: &step.buffer,
@@ -225,8 +230,8 @@ async fn compute(gpu: &Gpu, m: &Inputs) -> Got {
         shape: s,
         zxbcdt: &zxbcdt.buffer,
         in_stride: m.in_stride,
-        u: &u.buffer,
-        u_stride: m.u_stride,
+        conv_weight: &conv_weight.buffer,
+        conv_bias: &conv_bias.buffer,
         heads: &heads.buffer,
         weight: &weight.buffer,
         state: &stepped_state.buffer,

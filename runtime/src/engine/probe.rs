@@ -151,7 +151,8 @@ async fn caches(model: &Model, config: &ModelConfig, length: usize, format: Cach
             (Carried::Ssm { buffer, shape }, Layer::Mamba2(_)) => {
                 let bytes = model.gpu().read(buffer, 0..4 * shape.state() as u64).await?;
                 let mut ssm: Vec<f32> = bytemuck::pod_collect_to_vec(&bytes);
-                let conv = ssm.split_off(shape.taps_offset());
+                let conv = (0..shape.channels()).flat_map(|c| ssm[shape.taps_of(c)..][..4].to_vec()).collect();
+                ssm.truncate(shape.taps_offset());
                 push("conv", vec![1, shape.channels(), 4], conv);
                 push("ssm", vec![1, shape.heads, shape.head_dim, shape.head_dim], ssm);
             }

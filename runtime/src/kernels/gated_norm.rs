@@ -1,6 +1,6 @@
 //! `gated_norm.wgsl`: the per-head gated norm of a scan's output.
 
-use super::ssm_conv::SsmShape;
+use super::ssm_shape::SsmShape;
 use super::{STEP, Target, assert_words, bindings, dispatch, shader};
 use crate::gpu::{Buffer, Dispatch, Extent, Grid};
 

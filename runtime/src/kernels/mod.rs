@@ -23,6 +23,7 @@ pub mod ssm_chunk;
 pub mod ssm_conv;
 pub mod ssm_scan;
 pub mod ssm_scores;
+pub mod ssm_shape;
 
 pub use matrix::Matrix;
 

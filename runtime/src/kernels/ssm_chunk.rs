@@ -1,7 +1,7 @@
 //! `ssm_chunk.wgsl`: the selective scan by chunks of rows, for steps that have many of one slot.
 
-use super::ssm_conv::SsmShape;
 use super::ssm_scores::SsmScores;
+use super::ssm_shape::SsmRows;
 use super::{STEP, Target, assert_words, bindings, dispatch, shader};
 use crate::gpu::{Buffer, Dispatch, Extent, Grid};
 
@@ -10,19 +10,11 @@ const MEMORY: usize = 16_384 / 16;
 /// Sums of y that a lane can hold in registers.
 const MOST_OUTPUTS: usize = 16;
 
-/// `S = a S + dt x B^T, y = S C + D x`: [`super::ssm_scan::SsmScan`] without its norm, which is
-/// [`super::gated_norm::GatedNorm`]. The convolution's state is carried on too.
+/// `S = a S + dt x B^T, y = S C + D x`: [`super::ssm_scan::SsmScan`] between its convolution, which is
+/// [`super::ssm_conv::SsmConv`], and its norm, [`super::gated_norm::GatedNorm`]. The convolution's state is carried on.
 #[derive(Debug)]
 pub struct SsmChunk<'a> {
-    pub step: &'a Buffer,
-    pub shape: SsmShape,
-    /// `[rows, in_stride]`, the rows of in_proj.
-    pub zxbcdt: &'a Buffer,
-    pub in_stride: usize,
-    /// `[rows, u_stride]`, convolved.
-    pub u: &'a Buffer,
-    /// A multiple of 4.
-    pub u_stride: usize,
+    pub rows: SsmRows<'a>,
     /// What [`SsmScores`] made of the same rows.
     pub scores: &'a Buffer,
     /// `[slots, state]`, read and carried on.
@@ -76,38 +68,21 @@ impl SsmChunk<'_> {
     /// # Panics
     /// When head_dim is no multiple of 4 or over 128: the configuration refuses it before.
     pub fn dispatch(&self, label: &str, target: Target) -> Dispatch {
-        let s = self.shape;
+        let m = self.rows;
+        let s = m.shape;
+        m.check(label);
         let chunk = SsmScores::chunk(s.head_dim);
-        assert!(s.head_dim.is_multiple_of(4) && s.head_dim <= 128, "{label}: head_dim {}", s.head_dim);
         let tiling = Tiling::new(s.head_dim);
         assert!(tiling.memory <= MEMORY && tiling.outputs <= MOST_OUTPUTS, "{label}: {tiling:?}");
-        assert!(s.d_inner <= self.y_stride && s.in_proj() <= self.in_stride, "{label}: rows are too short");
-        assert!(
-            s.channels() <= self.u_stride && self.u_stride.is_multiple_of(4),
-            "{label}: rows of u are no whole quads"
-        );
+        assert!(s.d_inner <= self.y_stride, "{label}: rows are too short");
         assert_words(self.scores, SsmScores::words(s, target.max_rows as usize) as u64, "ssm_chunk.scores");
         let block = tiling.rows * tiling.keep;
         let blocks = s.head_dim / block;
-        let params = [
-            s.head_dim as u32,
-            s.repeat() as u32,
-            s.repeated(),
-            self.in_stride as u32,
-            s.d_inner as u32,
-            self.u_stride as u32 / 4,
-            s.xb_channels() as u32,
-            2 * s.xb_channels() as u32,
-            self.y_stride as u32,
-            s.state() as u32,
-            s.taps_offset() as u32,
-            s.heads as u32,
-            blocks as u32,
-        ];
+        let own = [m.in_stride, m.u_stride / 4, self.y_stride, s.heads, blocks].map(|v| v as u32);
         dispatch(
             label,
             "ssm_chunk",
-            vec![shader!("ssm_chunk.wgsl"), shader!("parts/conv_input.wgsl"), shader!("parts/conv_carry.wgsl"), STEP],
+            vec![shader!("ssm_chunk.wgsl"), shader!("parts/ssm_shape.wgsl"), STEP],
             target.constants(vec![
                 ("WG", tiling.lanes as f64),
                 ("QUADS", (s.head_dim / 4) as f64),
@@ -120,8 +95,8 @@ impl SsmChunk<'_> {
                 ("LEFT", (chunk * tiling.pitch) as f64),
                 ("RIGHT", (block * tiling.pitch) as f64),
             ]),
-            &params,
-            bindings(self.step, &[self.zxbcdt, self.u, self.scores], &[self.state, self.y]),
+            &[s.params().as_slice(), &own].concat(),
+            bindings(m.step, &[m.zxbcdt, m.u, self.scores], &[self.state, self.y]),
             Grid::new(Extent::Fixed((s.heads * blocks) as u32), Extent::Segments),
         )
     }

@@ -1,6 +1,6 @@
 //! `ssm_scores.wgsl`: the part of the chunked scan that needs no state.
 
-use super::ssm_conv::SsmShape;
+use super::ssm_shape::{SsmRows, SsmShape};
 use super::{STEP, Target, assert_words, bindings, dispatch, shader};
 use crate::gpu::{Buffer, Dispatch, Extent, Grid};
 
@@ -10,15 +10,7 @@ const SIDE: usize = 8;
 /// `scores[i, j] = (C_i . B_j) dt_j decay(j..i) + (i == j) D` within each chunk of rows, and the decays around it.
 #[derive(Debug)]
 pub struct SsmScores<'a> {
-    pub step: &'a Buffer,
-    pub shape: SsmShape,
-    /// `[rows, in_stride]`, the rows of in_proj.
-    pub zxbcdt: &'a Buffer,
-    pub in_stride: usize,
-    /// `[rows, u_stride]`, convolved.
-    pub u: &'a Buffer,
-    /// A multiple of 4.
-    pub u_stride: usize,
+    pub rows: SsmRows<'a>,
     /// `[heads]` of (A_log, D, dt_bias, 0).
     pub heads: &'a Buffer,
     /// [`SsmScores::words`] f32.
@@ -38,35 +30,22 @@ impl SsmScores<'_> {
     }
 
     /// # Panics
-    /// When head_dim is no multiple of 4, or a buffer too small: the plan sees to both.
+    /// When a buffer is too small: the plan sees to it.
     pub fn dispatch(&self, label: &str, target: Target) -> Dispatch {
-        let s = self.shape;
+        let m = self.rows;
+        let s = m.shape;
+        m.check(label);
         let chunk = Self::chunk(s.head_dim);
-        assert!(
-            s.head_dim.is_multiple_of(4) && self.u_stride.is_multiple_of(4),
-            "{label}: rows of u are no whole quads"
-        );
-        assert!(s.in_proj() <= self.in_stride && s.channels() <= self.u_stride, "{label}: rows are too short");
         assert_words(self.heads, 4 * s.heads as u64, "ssm_scores.heads");
         assert_words(self.scores, Self::words(s, target.max_rows as usize) as u64, "ssm_scores.scores");
-        let params = [
-            s.head_dim as u32,
-            s.repeat() as u32,
-            s.repeated(),
-            self.in_stride as u32,
-            (2 * s.d_inner + 2 * s.d_xb) as u32,
-            self.u_stride as u32 / 4,
-            s.xb_channels() as u32,
-            2 * s.xb_channels() as u32,
-            s.heads as u32,
-        ];
+        let own = [m.in_stride, m.u_stride / 4, s.heads].map(|v| v as u32);
         dispatch(
             label,
             "ssm_scores",
-            vec![shader!("ssm_scores.wgsl"), shader!("parts/conv_input.wgsl"), shader!("parts/softplus.wgsl"), STEP],
+            vec![shader!("ssm_scores.wgsl"), shader!("parts/ssm_shape.wgsl"), shader!("parts/softplus.wgsl"), STEP],
             target.constants(vec![("CHUNK", chunk as f64), ("TILE", (chunk / SIDE) as f64)]),
-            &params,
-            bindings(self.step, &[self.zxbcdt, self.u, self.heads], &[self.scores]),
+            &[s.params().as_slice(), &own].concat(),
+            bindings(m.step, &[m.zxbcdt, m.u, self.heads], &[self.scores]),
             Grid::new(Extent::Fixed(s.heads as u32), Extent::Rows { per: chunk as u32 }),
         )
     }

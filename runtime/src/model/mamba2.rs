@@ -8,9 +8,10 @@ use crate::kernels::Matrix;
 use crate::kernels::gated_norm::GatedNorm;
 use crate::kernels::product::{Epilogue, Norm};
 use crate::kernels::ssm_chunk::SsmChunk;
-use crate::kernels::ssm_conv::{SsmConv, SsmShape};
+use crate::kernels::ssm_conv::SsmConv;
 use crate::kernels::ssm_scan::SsmScan;
 use crate::kernels::ssm_scores::SsmScores;
+use crate::kernels::ssm_shape::{SsmRows, SsmShape};
 
 /// The numbers its kernels need.
 pub fn shape(config: &Mamba2Config) -> SsmShape {
@@ -59,59 +60,56 @@ impl Mamba2 {
     pub fn dispatches(&self, label: &str, work: &Work, norm: Norm<'_>, state: &Buffer, pass: Pass) -> Vec<Dispatch> {
         let s = self.shape;
         let zxbcdt = work.wide.strided(s.in_proj());
-        let u = work.u.strided(s.channels());
         let y = work.heads.strided(s.d_inner);
         let mut all = work.product(work.x.all(), Some(norm), &self.in_proj, zxbcdt, Epilogue::Store).dispatches(
             &format!("{label}.in_proj"),
             pass.width,
             pass.target,
         );
-        all.push(
-            SsmConv {
-                step: &work.step,
-                shape: s,
-                zxbcdt: zxbcdt.buffer,
-                in_stride: zxbcdt.stride,
-                weight: &self.conv_weight,
-                bias: &self.conv_bias,
-                state,
-                u: u.buffer,
-                u_stride: u.stride,
-            }
-            .dispatch(label, pass.target),
-        );
-        let step = &work.step;
-        let (in_stride, u_stride, y_stride) = (zxbcdt.stride, u.stride, y.stride);
-        let (zxbcdt, u, y_rows, heads) = (zxbcdt.buffer, u.buffer, y.buffer, &self.heads);
         let target = pass.target;
         if pass.is_wide() && !target.plain {
             // Many rows of a slot: by chunks, whose products do not wait for the state.
-            let scores = &work.scores;
-            all.push(
-                SsmScores { step, shape: s, zxbcdt, in_stride, u, u_stride, heads, scores }.dispatch(label, target),
-            );
-            all.push(
-                SsmChunk { step, shape: s, zxbcdt, in_stride, u, u_stride, scores, state, y: y_rows, y_stride }
-                    .dispatch(label, target),
-            );
-            all.push(
-                GatedNorm { step, shape: s, zxbcdt, in_stride, weight: &self.norm, y: y_rows, y_stride, eps: self.eps }
-                    .dispatch(label, target),
-            );
+            let (step, scores) = (&work.step, &work.scores);
+            let u = work.u.strided(s.channels());
+            let rows = SsmRows {
+                step,
+                shape: s,
+                zxbcdt: zxbcdt.buffer,
+                in_stride: zxbcdt.stride,
+                u: u.buffer,
+                u_stride: u.stride,
+            };
+            let conv = SsmConv { rows, weight: &self.conv_weight, bias: &self.conv_bias, state };
+            let norm = GatedNorm {
+                step,
+                shape: s,
+                zxbcdt: zxbcdt.buffer,
+                in_stride: zxbcdt.stride,
+                weight: &self.norm,
+                y: y.buffer,
+                y_stride: y.stride,
+                eps: self.eps,
+            };
+            all.extend([
+                conv.dispatch(label, target),
+                SsmScores { rows, heads: &self.heads, scores }.dispatch(label, target),
+                SsmChunk { rows, scores, state, y: y.buffer, y_stride: y.stride }.dispatch(label, target),
+                norm.dispatch(label, target),
+            ]);
         } else {
             all.push(
                 SsmScan {
-                    step,
+                    step: &work.step,
                     shape: s,
-                    zxbcdt,
-                    in_stride,
-                    u,
-                    u_stride,
-                    heads,
+                    zxbcdt: zxbcdt.buffer,
+                    in_stride: zxbcdt.stride,
+                    conv_weight: &self.conv_weight,
+                    conv_bias: &self.conv_bias,
+                    heads: &self.heads,
                     weight: &self.norm,
                     state,
-                    y: y_rows,
-                    y_stride,
+                    y: y.buffer,
+                    y_stride: y.stride,
                     eps: self.eps,
                 }
                 .dispatch(label, target),

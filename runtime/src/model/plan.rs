@@ -13,7 +13,6 @@ use crate::kernels::mla_attend::MOST_LATENT;
 use crate::kernels::mla_latent::CacheFormat;
 use crate::kernels::product::{Epilogue, Norm, Product, Width};
 use crate::kernels::sample::{MOST_VOCAB, Sample, SampleBuffers};
-use crate::kernels::ssm_scan::SsmScan;
 use crate::kernels::{Target, rope};
 use crate::weights::Preset;
 use crate::{Error, Result};
@@ -229,16 +228,6 @@ fn check(config: &ModelConfig, options: &PlanOptions, limits: Limits) -> Result<
         });
     }
     for (i, layer) in config.layers.iter().enumerate() {
-        if let Layer::Mamba2(m) = layer {
-            if !SsmScan::supports(m.head_dim) {
-                return Err(Error::Config {
-                    file: "hybrid_config.json".into(),
-                    key: "ssm_cfg.d_state".into(),
-                    expected: "16, 32, 64, 128 or another multiple of 4 up to 128 that divides among 4 lanes".into(),
-                    found: format!("{} in layer {i}", m.head_dim),
-                });
-            }
-        }
         if let Layer::Mla(m) = layer {
             if m.kv_lora_rank > MOST_LATENT {
                 return Err(Error::Config {

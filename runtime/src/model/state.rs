@@ -6,14 +6,14 @@ use super::{mamba2, mla};
 use crate::config::{Layer, ModelConfig};
 use crate::gpu::{Buffer, Purpose};
 use crate::kernels::mla_latent::CacheShape;
-use crate::kernels::ssm_conv::SsmShape;
+use crate::kernels::ssm_shape::SsmShape;
 
 /// The carried state of one layer, for all slots.
 #[derive(Debug, Clone)]
 pub enum Carried {
     /// `[slots, context, row_words]`; grows by a row a token, kept by length.
     Latents { buffer: Buffer, shape: CacheShape },
-    /// `[slots, heads * P * N | channels * 4]`; of one size, overwritten by every token.
+    /// `[slots, heads * P * N | heads * 3 * head_dim * 4]`, see [`SsmShape::state`]; of one size, overwritten by every token.
     Ssm { buffer: Buffer, shape: SsmShape },
 }
 

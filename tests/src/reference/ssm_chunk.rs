@@ -3,7 +3,7 @@
 //! dt = softplus(dt + dt_bias); a = exp(-exp(A_log) dt); S = a S + dt x (outer) B; y = S C + D x;
 //! gated = rmsnorm_per_head(y silu(z)) weight.
 
-use zebra_runtime::kernels::ssm_conv::SsmShape;
+use zebra_runtime::kernels::ssm_shape::SsmShape;
 
 /// Rows of one slot that follow each other.
 #[derive(Debug, Clone, Copy)]
@@ -25,6 +25,9 @@ pub struct Inputs {
     /// `[rows, u_stride]` of [x | B | C], convolved.
     pub u: Vec<f32>,
     pub u_stride: usize,
+    /// `[channels, 4]` and `[channels]` of the convolution that made u of zxbcdt and the state: it is not done here.
+    pub conv_weight: Vec<f32>,
+    pub conv_bias: Vec<f32>,
     /// `[heads]` of (A_log, D, dt_bias, 0).
     pub heads: Vec<[f32; 4]>,
     /// `[d_inner]`.
@@ -109,27 +112,19 @@ pub fn ssm_chunk(inputs: &Inputs) -> Outputs {
             }
         }
         if run.live {
-            let taps = &mut out.state[run.slot * s.state() + s.taps_offset()..][..4 * s.channels()];
+            let taps = &mut out.state[run.slot * s.state() + s.taps_offset()..][..12 * d];
             for r in row..row + run.count {
-                for (channel, taps) in taps.chunks_exact_mut(4).enumerate() {
+                let inputs = &inputs.zxbcdt[r * inputs.in_stride + d..][..2 * s.d_xb + d];
+                for (at, taps) in taps.chunks_exact_mut(4).enumerate() {
+                    let (head, part, i) = (at / (3 * p), at / p % 3, at % p);
+                    // C is the head's own, x and B its group's.
+                    let group = if part == 2 { head } else { head / s.repeat() };
                     taps.rotate_left(1);
-                    taps[3] = f64::from(inputs.zxbcdt[r * inputs.in_stride + d + column(&s, channel)]);
+                    taps[3] = f64::from(inputs[part * s.d_xb + group * p + i]);
                 }
             }
         }
         row += run.count;
     }
     out
-}
-
-/// The column of [x | B | C] before the convolution that feeds a channel of it.
-fn column(s: &SsmShape, channel: usize) -> usize {
-    if !s.repeat_kv_before_conv {
-        return channel;
-    }
-    if channel >= 2 * s.d_inner {
-        return 2 * s.d_xb + channel - 2 * s.d_inner;
-    }
-    let (part, inside) = (channel / s.d_inner, channel % s.d_inner);
-    part * s.d_xb + inside / s.head_dim / s.repeat() * s.head_dim + inside % s.head_dim
 }

@@ -2,7 +2,7 @@
 
 use super::silu;
 use super::step::Step;
-use zebra_runtime::kernels::ssm_conv::SsmShape;
+use zebra_runtime::kernels::ssm_shape::SsmShape;
 
 /// The convolution's inputs of a row: [x | B | C], x and B repeated over the heads when that comes before.
 pub fn conv_inputs(shape: &SsmShape, zxbcdt: &[f32]) -> Vec<f32> {
@@ -17,14 +17,27 @@ pub fn conv_inputs(shape: &SsmShape, zxbcdt: &[f32]) -> Vec<f32> {
 }
 
 /// Each group of head_dim, once for every head that shares it.
-pub fn repeat<T: Copy>(groups: &[T], s: &SsmShape) -> Vec<T> {
+fn repeat<T: Copy>(groups: &[T], s: &SsmShape) -> Vec<T> {
     let times = s.d_inner / s.d_xb;
     groups.chunks(s.head_dim).flat_map(|g| std::iter::repeat_n(g, times)).flatten().copied().collect()
 }
 
-/// The last four inputs of each channel of a slot, `[channels, 4]`, oldest first.
-pub fn taps<'a>(s: &SsmShape, state: &'a [f32], slot: usize) -> &'a [f32] {
-    &state[slot * s.state() + s.taps_offset()..][..4 * s.channels()]
+/// The convolved channel that is value i of a head's x (part 0), B (1) or C (2).
+pub fn channel(s: &SsmShape, head: usize, part: usize, i: usize) -> usize {
+    let group = if s.repeat_kv_before_conv || part == 2 { head } else { head / s.repeat() };
+    part * s.xb_channels() + group * s.head_dim + i
+}
+
+/// The last four inputs of each channel of a slot, `[channels, 4]`, oldest first: each head that reads a channel keeps
+/// them, the first one's count.
+pub fn taps(s: &SsmShape, state: &[f32], slot: usize) -> Vec<f32> {
+    let kept = &state[slot * s.state() + s.taps_offset()..][..12 * s.d_inner];
+    let mut taps = vec![0.0; 4 * s.channels()];
+    for (at, four) in kept.chunks(4).enumerate().rev() {
+        let (head, part, i) = (at / (3 * s.head_dim), at / s.head_dim % 3, at % s.head_dim);
+        taps[4 * channel(s, head, part, i)..][..4].copy_from_slice(four);
+    }
+    taps
 }
 
 /// Inputs of a segment with the three before it: `[3 + count][channels]`.
@@ -49,7 +62,7 @@ pub fn ssm_conv(
     for segment in &step.segments {
         let rows: Vec<&[f32]> =
             (0..segment.count).map(|t| &zxbcdt[(segment.first + t) * in_stride..][..in_stride]).collect();
-        let inputs = history(s, &rows, taps(s, state, segment.slot));
+        let inputs = history(s, &rows, &taps(s, state, segment.slot));
         for t in 0..segment.count {
             for c in 0..s.channels() {
                 let sum: f64 = (0..4).map(|k| f64::from(weight[4 * c + k]) * f64::from(inputs[t + k][c])).sum();

@@ -1,12 +1,13 @@
-//! The selective scan with the gated norm of each head, and the state it leaves:
+//! The convolution, the selective scan with the gated norm of each head, and the state they leave:
 //!
+//! [x | B | C] = silu(sum_k w[:, k] in[t - 3 + k] + bias);
 //! dt = softplus(dt + dt_bias); a = exp(-exp(A_log) dt); S = a S + dt x (outer) B; y = S C + D x;
 //! y = rmsnorm_per_head(y silu(z)) weight.
 
 use super::silu;
-use super::ssm_conv::{history, repeat, taps};
+use super::ssm_conv::{channel, conv_inputs};
 use super::step::Step;
-use zebra_runtime::kernels::ssm_conv::SsmShape;
+use zebra_runtime::kernels::ssm_shape::SsmShape;
 
 /// What a scan reads.
 #[derive(Debug)]
@@ -14,9 +15,10 @@ pub struct SsmScan<'a> {
     pub shape: SsmShape,
     pub zxbcdt: &'a [f32],
     pub in_stride: usize,
-    /// `[rows, u_stride]`, convolved [x | B | C].
-    pub u: &'a [f32],
-    pub u_stride: usize,
+    /// `[channels, 4]`.
+    pub conv_weight: &'a [f32],
+    /// `[channels]`.
+    pub conv_bias: &'a [f32],
     /// `[heads]` each.
     pub a_log: &'a [f32],
     pub d: &'a [f32],
@@ -35,34 +37,37 @@ pub fn softplus(v: f64) -> f64 {
 /// Writes y, and of the live slots' states `[slots, state]` what follows.
 pub fn ssm_scan(step: &Step, m: &SsmScan<'_>, state: &mut [f64], y: &mut [f64]) {
     let s = &m.shape;
-    let (p, heads) = (s.head_dim, s.heads);
+    let p = s.head_dim;
     for segment in &step.segments {
-        let before: Vec<f32> = state.iter().map(|v| *v as f32).collect();
-        let mut scan: Vec<f64> = state[segment.slot * s.state()..][..s.taps_offset()].to_vec();
-        let mut inputs = Vec::new();
+        let slot = &mut state[segment.slot * s.state()..][..s.state()];
+        let mut after = slot.to_vec();
+        let (scan, taps) = after.split_at_mut(s.taps_offset());
         for t in 0..segment.count {
             let r = segment.first + t;
             let row = &m.zxbcdt[r * m.in_stride..][..s.in_proj()];
-            inputs.push(row);
             let (z, dts) = (&row[..s.d_inner], &row[2 * s.d_inner + 2 * s.d_xb..]);
-            let u = &m.u[r * m.u_stride..][..s.channels()];
-            let width = s.xb_channels();
-            let (x, b, c) = (&u[..width], &u[width..2 * width], &u[2 * width..]);
-            let spread = |v: &[f32]| {
-                if s.repeat_kv_before_conv { v.to_vec() } else { repeat(v, s) }
-            };
-            let (x, b) = (spread(x), spread(b));
-            for h in 0..heads {
+            let inputs = conv_inputs(s, row);
+            for h in 0..s.heads {
+                // The head's x, B and C, each channel after its own last four inputs.
+                let mut u = vec![0.0; 3 * p];
+                for (at, u) in u.iter_mut().enumerate() {
+                    let c = channel(s, h, at / p, at % p);
+                    let last = &mut taps[4 * (3 * h * p + at)..][..4];
+                    last.rotate_left(1);
+                    last[3] = f64::from(inputs[c]);
+                    let sum: f64 = (0..4).map(|k| f64::from(m.conv_weight[4 * c + k]) * last[k]).sum();
+                    *u = silu(sum + f64::from(m.conv_bias[c]));
+                }
+                let (x, b, c) = (&u[..p], &u[p..2 * p], &u[2 * p..]);
                 let dt = softplus(f64::from(dts[h]) + f64::from(m.dt_bias[h]));
                 let a = (-f64::from(m.a_log[h]).exp() * dt).exp();
                 let mut gated = vec![0.0; p];
                 for i in 0..p {
-                    let xi = f64::from(x[h * p + i]);
-                    let mut sum = f64::from(m.d[h]) * xi;
+                    let mut sum = f64::from(m.d[h]) * x[i];
                     for n in 0..p {
                         let v = &mut scan[(h * p + i) * p + n];
-                        *v = a * *v + dt * xi * f64::from(b[h * p + n]);
-                        sum += *v * f64::from(c[h * p + n]);
+                        *v = a * *v + dt * x[i] * b[n];
+                        sum += *v * c[n];
                     }
                     gated[i] = sum * silu(f64::from(z[h * p + i]));
                 }
@@ -73,18 +78,8 @@ pub fn ssm_scan(step: &Step, m: &SsmScan<'_>, state: &mut [f64], y: &mut [f64]) 
                 }
             }
         }
-        if !step.rows[segment.first].live {
-            continue;
-        }
-        let slot = &mut state[segment.slot * s.state()..][..s.state()];
-        slot[..s.taps_offset()].copy_from_slice(&scan);
-        let old = taps(s, &before, segment.slot);
-        let all: Vec<Vec<f32>> =
-            std::iter::once((0..s.channels()).map(|c| old[4 * c]).collect()).chain(history(s, &inputs, old)).collect();
-        for c in 0..s.channels() {
-            for k in 0..4 {
-                slot[s.taps_offset() + 4 * c + k] = f64::from(all[segment.count + k][c]);
-            }
+        if step.rows[segment.first].live {
+            slot.copy_from_slice(&after);
         }
     }
 }

@@ -45,7 +45,8 @@ struct Params {
 @group(0) @binding(4) var<storage, read_write> sums: array<vec4<f32>>;      // [rows, heads, spans, LATENT_QUADS]
 @group(0) @binding(5) var<storage, read_write> weights: array<vec2<f32>>;   // [rows, heads, spans] (maximum, sum)
 
-var<workgroup> pool: array<vec4<f32>, POOL>;                   // [4][FOURS, QUERY_QUADS] (components of four heads), [K_SHARES][FOURS, SLOTS]
+// [4 components][FOURS, QUERY_QUADS] of four heads' queries, then [K_SHARES][FOURS, SLOTS] parts of four heads' scores.
+var<workgroup> pool: array<vec4<f32>, POOL>;
 var<workgroup> tile: array<vec4<u32>, TILE_VEC4>;
 var<workgroup> scores: array<vec4<f32>, CELLS>;                // [FOURS, SLOTS], then weights
 var<workgroup> tops: array<vec4<f32>, HEADS>;                  // [FOURS][4 shares of a tile]
@@ -108,7 +109,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) groups: 
     let end = min(first + span, length);
     let cached = row.slot * params.context;
 
-    // The first tile. Up to four loads a lane are under way at once, and in the loop while the tile before is worked on.
+    // The first tile: up to four loads a lane are under way at once, in the loop while the tile before is worked on.
     var base = (cached + first) * ROW_VEC4;
     var words = min(TILE, end - first) * ROW_VEC4;
     var next_0: vec4<u32>;

@@ -68,6 +68,11 @@ impl Spans {
         rows.max((rows * self.most as usize).min(self.parts as usize))
     }
 
+    /// Spans of the longest row of a step.
+    pub fn extent(self) -> Extent {
+        Extent::Spans { unit: Self::UNIT, most: self.most, parts: self.parts }
+    }
+
     pub(crate) fn params(self) -> [u32; 2] {
         [self.most, self.parts]
     }
@@ -90,7 +95,7 @@ struct Tiling {
 
 impl Tiling {
     /// Of what fits: most lanes, fewest heads too many in the last block, most lanes at work on scores (from three
-    /// quarters on it is the same), most positions, most heads.
+    /// quarters on it is the same), most scores of a tile, most heads.
     fn new(shape: CacheShape, heads: usize, limits: &Limits) -> Option<Self> {
         let mut all = Vec::new();
         for lanes in [256, 128] {
@@ -103,7 +108,7 @@ impl Tiling {
         all.into_iter().filter(|t| t.fits(shape, limits)).max_by_key(|t| {
             let idle = t.lanes / 4;
             let at_work = t.scores().min(t.lanes - idle);
-            (t.lanes, Reverse(heads.next_multiple_of(t.heads)), at_work, t.tile, t.heads, t.k_shares)
+            (t.lanes, Reverse(heads.next_multiple_of(t.heads)), at_work, t.heads * t.tile, t.heads, t.k_shares)
         })
     }
 
@@ -180,10 +185,7 @@ impl MlaAttend<'_> {
         });
         let blocks = self.heads.div_ceil(t.heads) as u32;
         let params = [self.heads as u32, s.context as u32, blocks, most, parts];
-        let grid = Grid {
-            items: [Extent::Spans { unit: Spans::UNIT, most, parts }, Extent::Fixed(blocks)],
-            z: Extent::Rows { per: 1 },
-        };
+        let grid = Grid { items: [self.spans.extent(), Extent::Fixed(blocks)], z: Extent::Rows { per: 1 } };
         dispatch(
             label,
             "mla_attend",
@@ -205,5 +207,49 @@ impl MlaAttend<'_> {
             bindings(self.step, &[self.query, self.latents], &[self.sums, self.weights]),
             grid,
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::mla_latent::CacheFormat;
+
+    const LEAST: Limits = Limits {
+        binding: 128 << 20,
+        buffer: 256 << 20,
+        workgroups: 65_535,
+        workgroup_memory: 16 << 10,
+        invocations: 256,
+        storage_buffers: 8,
+        uniform_alignment: 256,
+    };
+
+    fn tiling(format: CacheFormat, latent: usize, rope: usize, heads: usize, memory: u32) -> Option<Tiling> {
+        let shape = CacheShape { format, latent, rope, context: 1 };
+        Tiling::new(shape, heads, &Limits { workgroup_memory: memory, ..LEAST })
+    }
+
+    #[test]
+    fn every_cache_fits_into_the_least_memory() {
+        for format in [CacheFormat::F32, CacheFormat::F16, CacheFormat::Q8] {
+            for latent in 1..=MOST_LATENT {
+                for rope in [2, 32, 64] {
+                    assert!(tiling(format, latent, rope, 32, 16 << 10).is_some(), "{format:?} {latent} {rope}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn released_models_keep_the_lanes_at_work() {
+        for (latent, rope, heads) in [(128, 32, 32), (128, 64, 24), (160, 64, 32)] {
+            for format in [CacheFormat::F16, CacheFormat::Q8] {
+                for memory in [16 << 10, 32 << 10, 48 << 10] {
+                    let t = tiling(format, latent, rope, heads, memory);
+                    assert!(t.is_some_and(|t| t.scores() >= t.lanes / 2), "{latent} {format:?} {memory}: {t:?}");
+                }
+            }
+        }
     }
 }

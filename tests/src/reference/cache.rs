@@ -1,7 +1,7 @@
 //! Rows of the latent cache in their words, and what numbers they stand for. All formats: quads of the latent, then
 //! quads of the roped k_pe, each padded with zeros. f32: a word a number. f16: two numbers a word. q8: the latent in
-//! int8, four a word, then an f16 scale for each eight quads, two a word, then the roped part in f16. Zeros fill a row up to
-//! whole 16 bytes.
+//! int8, four a word, then an f16 scale for each eight quads, two a word, then the roped part in f16. Zeros fill a row
+//! up to whole 16 bytes.
 
 use half::f16;
 use zebra_runtime::kernels::mla_latent::{CacheFormat, CacheShape};

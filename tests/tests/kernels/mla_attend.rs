@@ -1,6 +1,6 @@
 //! `mla_attend.wgsl` with the parts that read a cached row.
 
-use zebra_runtime::gpu::Gpu;
+use zebra_runtime::gpu::{Gpu, StepShape};
 use zebra_runtime::kernels::Target;
 use zebra_runtime::kernels::mla_attend::{MlaAttend, Spans};
 use zebra_runtime::kernels::mla_latent::{CacheFormat, CacheShape};
@@ -179,4 +179,28 @@ fn mla_attend() {
     cases.push(Case { spans: Spans::one(), ..long });
     cases.push(Case { scores: 500.0, ..long });
     table("mla_attend", cases, run);
+}
+
+/// Spans cover a row, are no more than what buffers and the grid have room for, and follow from the row alone in a
+/// narrow step.
+#[test]
+fn spans_cover_their_rows() {
+    let context = 131_072;
+    let all = [Spans::narrow(context), Spans::wide(context), Spans::one(), Spans::new(context, 5, 17)];
+    for (spans, rows) in all.into_iter().flat_map(|s| [1, 3, 8, 48, 512].map(|rows| (s, rows))) {
+        let room = spans.of_step(rows);
+        assert!(rows * room <= spans.room(512), "{spans:?}, {rows} rows: {room} spans each");
+        let mut grid = 0;
+        for length in (1..5000).chain([32_767, 32_768, 32_769, context]) {
+            let positions = spans.positions(length, rows);
+            let count = length.div_ceil(positions);
+            let shape = StepShape { rows: rows as u32, longest: length as u32, ..StepShape::default() };
+            let extent = spans.extent().of(shape);
+            assert!(positions.is_multiple_of(Spans::UNIT as usize) && count <= room);
+            assert!(count as u32 <= extent && extent as usize <= room && grid <= extent, "{spans:?}: {length}");
+            grid = extent;
+        }
+    }
+    let narrow = Spans::narrow(context);
+    assert!((1..=8).all(|rows| narrow.of_step(rows) == narrow.of_step(1)));
 }

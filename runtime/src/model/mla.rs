@@ -145,10 +145,10 @@ impl Mla {
                 MlaQuery { step, shape: s, heads: h, q, q_stride, turns, kv_b, scale, query }.dispatch(label, target),
             );
         }
-        let span = options.span(&s, pass.is_wide());
+        let spans = options.spans(pass.is_wide());
         let (sums, weights) = (&work.sums, &work.weights);
         all.push(
-            MlaAttend { step, shape: s, heads: h.heads, span, query, latents, sums, weights }.dispatch(label, target),
+            MlaAttend { step, shape: s, heads: h.heads, spans, query, latents, sums, weights }.dispatch(label, target),
         );
         let o = work.heads.strided(h.heads * h.v);
         all.push(
@@ -156,7 +156,7 @@ impl Mla {
                 step,
                 shape: s,
                 heads: h,
-                span,
+                spans,
                 sums,
                 weights,
                 kv_b: &self.kv_b_proj,

@@ -7,17 +7,18 @@
 //   out = rmsnorm_per_head(y * silu(z)) * weight
 //
 // One workgroup owns one head of one segment and holds its state S [P, N], P = N = head_dim, in registers: LANES lanes
-// share four rows p of S and take their quads of n in turn, so that a quad of B and of C is read once for four rows. The
-// first CHANNELS lanes convolve four channels each and keep their taps; the first QUADS lanes have four values of y.
+// share four rows p of S and take their quads of n in turn: what they read of B and C serves four rows. The first
+// CHANNELS lanes convolve four channels each and keep their taps; the first QUADS lanes have four values of y each.
 //
-// For one token this is a chain of waits, not of arithmetic. Hence all that a head reads is asked for before anything is
+// For one token this is a chain of waits, not of arithmetic: all that a head reads is asked for before anything is
 // waited for, the short reads first; a row's inputs are asked for, and convolved, during the row before it.
 //
 // Floor of a token: its state read and written (32 heads of 128 x 128: 2.1 MB each way).
 
 override WG: u32;         // QUADS * LANES, at least CHANNELS
 override QUADS: u32;      // head_dim / 4
-override LANES: u32;      override KEEP: u32;       // quads of n that a lane holds of each of its rows: QUADS / LANES rounded up, at most 4
+override LANES: u32;      // that share four rows of S
+override KEEP: u32;       // quads of n that a lane holds of each of its rows: QUADS / LANES rounded up, at most 4
 override PITCH: u32;      // quads between the parts of different rows: LANES made odd, so that they do not share banks
 override PARTS: u32;      // QUADS * PITCH
 override CHANNELS: u32;   // quads of a head's x, B and C: 3 * QUADS

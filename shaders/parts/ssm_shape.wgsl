@@ -1,5 +1,5 @@
-// The channels of a Mamba2 layer, by heads. Of each part (0 x, 1 B, 2 C) a head reads head_dim columns of in_proj's rows
-// [z | x | B | C | dt] and as many of the convolved channels [x | B | C]. `repeat` heads share the columns of x and B,
+// The channels of a Mamba2 layer, by heads. Of each part (0 x, 1 B, 2 C) a head reads head_dim columns of in_proj's
+// rows [z | x | B | C | dt] and as many of the convolved channels [x | B | C]. `repeat` heads share the columns of x and B,
 // `sharers` their channels: as many, or 1 where x and B are repeated before the convolution.
 //
 // A slot's state is [heads, P, N], then [heads, 3, head_dim] quads: the last four inputs of each channel, oldest first.

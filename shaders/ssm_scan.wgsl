@@ -7,22 +7,22 @@
 //   out = rmsnorm_per_head(y * silu(z)) * weight
 //
 // One workgroup owns one head of one segment and holds its state S [P, N], P = N = head_dim, in registers: LANES lanes
-// share four rows p of S and take their quads of n in turn, so that a quad of B and of C is read once for four rows. The
-// first 3 QUADS lanes convolve four channels each, whose taps they keep; the first QUADS lanes have four values of y.
+// share four rows p of S and take their quads of n in turn: what they read of B and C serves four rows. The first
+// CHANNELS lanes convolve four channels each and keep their taps; the first QUADS lanes have four values of y each.
 //
-// For one token this is a chain of waits, not of arithmetic. Hence all that a head reads is asked for before anything is
+// For one token this is a chain of waits, not of arithmetic: all that a head reads is asked for before anything is
 // waited for, the short reads first; a row's inputs are asked for, and convolved, during the row before it.
 //
-// Floor of a token: 32 heads of 128 x 128 read and write 2.1 MB of state each way.
+// Floor of a token: its state read and written (32 heads of 128 x 128: 2.1 MB each way).
 
-override WG: u32;       // QUADS * LANES, at least CHANNELS
-override QUADS: u32;    // head_dim / 4
-override LANES: u32;
-override KEEP: u32;     // quads of n that a lane holds of each of its rows: QUADS / LANES rounded up, at most 4
-override PITCH: u32;    // quads between the parts of different rows: LANES made odd, so that they do not share banks
-override PARTS: u32;    // QUADS * PITCH
-override CHANNELS: u32; // quads of the head's x, B and C: 3 * QUADS
-override CONVOLVED: u32; // of two tokens: 2 * CHANNELS
+override WG: u32;         // QUADS * LANES, at least CHANNELS
+override QUADS: u32;      // head_dim / 4
+override LANES: u32;      // that share four rows of S
+override KEEP: u32;       // quads of n that a lane holds of each of its rows: QUADS / LANES rounded up, at most 4
+override PITCH: u32;      // quads between the parts of different rows: LANES made odd, so that they do not share banks
+override PARTS: u32;      // QUADS * PITCH
+override CHANNELS: u32;   // quads of a head's x, B and C: 3 * QUADS
+override CONVOLVED: u32;  // 2 * CHANNELS
 
 struct Params {
     head_dim: u32,
@@ -45,9 +45,9 @@ struct Params {
 @group(0) @binding(7) var<storage, read_write> state: array<vec4<f32>>;  // [slots, state_quads]
 @group(0) @binding(8) var<storage, read_write> y: array<vec4<f32>>;      // [rows, y_quads]
 
-var<workgroup> us: array<vec4<f32>, CONVOLVED>;        // [2 tokens, x B C] convolved
-var<workgroup> parts: array<vec4<f32>, PARTS>;  // each lane's share of S C, of its four rows
-var<workgroup> squares: array<f32, QUADS>;              // of four values of y
+var<workgroup> us: array<vec4<f32>, CONVOLVED>;  // [this token and the next][x | B | C], convolved
+var<workgroup> parts: array<vec4<f32>, PARTS>;   // [QUADS, PITCH] each lane's share of S C, of its four rows
+var<workgroup> squares: array<f32, QUADS>;       // of four gated values each
 
 // Four channels of the convolution.
 struct Channels {

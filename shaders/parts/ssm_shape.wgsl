@@ -1,11 +1,11 @@
-// The channels of a Mamba2 layer, by heads. Of each part (0 x, 1 B, 2 C) a head reads head_dim columns of in_proj's rows
-// [z | x | B | C | dt] and, once convolved, as many channels of [x | B | C]. Heads share those of x and B, of B and x
-// repeated before the convolution only the columns.
+// The channels of a Mamba2 layer, by heads. Of each part (0 x, 1 B, 2 C) a head reads head_dim columns of in_proj's
+// rows [z | x | B | C | dt] and as many of the convolved channels [x | B | C]. `repeat` heads share the columns of x and B,
+// `sharers` their channels: as many, or 1 where x and B are repeated before the convolution.
 //
 // A slot's state is [heads, P, N], then [heads, 3, head_dim] quads: the last four inputs of each channel, oldest first.
-// Heads that share a channel keep its inputs each for itself: none has to wait until others have read them.
+// Heads that share a channel keep its inputs each for itself, so that none has to wait until the others have read them.
 //
-// `Params` begins with the six numbers of `SsmShape::params`.
+// `Params` begins with the numbers of `SsmShape::params`.
 
 // The first column of a head's part before the convolution.
 fn head_input(head: u32, part: u32) -> u32 {

@@ -21,7 +21,7 @@ pub struct Limits {
     pub workgroups: u32,
     /// Bytes of workgroup memory.
     pub workgroup_memory: u32,
-    /// Invocations of a workgroup.
+    /// Invocations of a workgroup, all along x.
     pub invocations: u32,
     /// Storage buffers one shader may bind.
     pub storage_buffers: u32,
@@ -43,7 +43,7 @@ impl Limits {
             buffer: l.max_buffer_size,
             workgroups: l.max_compute_workgroups_per_dimension,
             workgroup_memory: l.max_compute_workgroup_storage_size,
-            invocations: l.max_compute_invocations_per_workgroup,
+            invocations: l.max_compute_invocations_per_workgroup.min(l.max_compute_workgroup_size_x),
             storage_buffers: l.max_storage_buffers_per_shader_stage,
             uniform_alignment: u64::from(l.min_uniform_buffer_offset_alignment),
         }

@@ -172,7 +172,7 @@ fn all_shaders() -> Vec<Shader> {
                     }
                     Err(e) => panic!("{name}: {e}"),
                 };
-                let lists = [&plan.single, &plan.narrow, &plan.wide];
+                let lists = [&plan.single, &plan.narrow, &plan.batch, &plan.wide];
                 let dispatches = lists.iter().flat_map(|l| l.body.iter().chain(&l.head)).chain(&plan.sampling);
                 all.extend(dispatches.map(Shader::of));
             }

@@ -142,7 +142,7 @@ impl Tiling {
     }
 
     fn fits(self, shape: CacheShape, limits: &Limits) -> bool {
-        let row = shape.row_words() / 4 | 1;
+        let row = (shape.row_words() / 4) | 1;
         let vec4s = self.pool(shape) + self.tile * row + self.fours() * self.slots() + self.heads + self.fours();
         16 * vec4s <= limits.workgroup_memory as usize
             && self.lanes <= limits.invocations as usize
@@ -223,6 +223,7 @@ mod tests {
         invocations: 256,
         storage_buffers: 8,
         uniform_alignment: 256,
+        subgroup: 64,
     };
 
     fn tiling(format: CacheFormat, latent: usize, rope: usize, heads: usize, memory: u32) -> Option<Tiling> {

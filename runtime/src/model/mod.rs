@@ -27,6 +27,9 @@ pub use crate::kernels::sample::{SampleSettings, Sampled};
 #[derive(Debug, Clone, Copy)]
 pub struct Pass {
     pub width: Width,
+    /// Rows of a slot stand together in some number: recurrent layers take them by chunks. Not so in a batch, whose rows
+    /// are of one slot each.
+    pub chunked: bool,
     pub target: Target,
 }
 

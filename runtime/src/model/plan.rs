@@ -80,6 +80,8 @@ pub struct Plan {
     pub sample: SampleBuffers,
     pub single: Lists,
     pub narrow: Lists,
+    /// More rows, each of a slot of its own.
+    pub batch: Lists,
     pub wide: Lists,
     pub sampling: Vec<Dispatch>,
 }
@@ -143,8 +145,8 @@ impl Plan {
         let state = State::new(config, &options);
         let request = Buffer::new("request", work.step.size(), Purpose::Control);
         let sample = SampleBuffers::new(options.slots as usize, options.logit_rows as usize);
-        let lists = |width: Width| {
-            let pass = Pass { width, target };
+        let lists = |width: Width, chunked: bool| {
+            let pass = Pass { width, chunked, target };
             let step = &work.step;
             let norm = |weight| Norm { weight, eps: config.rms_norm_eps };
             let embed = Embed { request: &request, slots: &sample.slots, step, weight: &embedding, x: &work.x.buffer };
@@ -171,7 +173,8 @@ impl Plan {
             let head = Product { logit_rows: true, ..logits }.dispatches("lm_head", width, target);
             Lists { body, head, marks }
         };
-        let (single, narrow, wide) = (lists(Width::Single), lists(Width::Narrow), lists(Width::Wide));
+        let (single, narrow) = (lists(Width::Single, false), lists(Width::Narrow, false));
+        let (batch, wide) = (lists(Width::Wide, false), lists(Width::Wide, true));
         let sampling = Sample {
             step: &work.step,
             logits: &work.logits.buffer,
@@ -180,7 +183,7 @@ impl Plan {
             buffers: &sample,
         }
         .dispatches("sample", target);
-        Ok(Self { options, tensors, work, state, request, turns, sample, single, narrow, wide, sampling })
+        Ok(Self { options, tensors, work, state, request, turns, sample, single, narrow, batch, wide, sampling })
     }
 
     /// Every buffer of the plan, each once.

@@ -64,6 +64,7 @@ pub struct Model {
     plan: Plan,
     single: Programs,
     narrow: Programs,
+    batch: Programs,
     wide: Programs,
     sampling: Program,
     /// The request as the GPU has it, so that a step equal to the last is not written again.
@@ -102,13 +103,14 @@ impl Model {
         let compile = async {
             let single = Programs::new(&gpu, &plan.single).await?;
             let narrow = Programs::new(&gpu, &plan.narrow).await?;
+            let batch = Programs::new(&gpu, &plan.batch).await?;
             let wide = Programs::new(&gpu, &plan.wide).await?;
-            Ok((single, narrow, wide, gpu.compile(&plan.sampling).await?))
+            Ok(([single, narrow, batch, wide], gpu.compile(&plan.sampling).await?))
         };
-        let ((), (single, narrow, wide, sampling)) =
+        let ((), ([single, narrow, batch, wide], sampling)) =
             try_join(upload(&gpu, checkpoint, &plan, progress), compile).await?;
         let ring = Ring::new(plan.sample.sampled.size());
-        Ok(Self { gpu, plan, single, narrow, wide, sampling, last_request: Vec::new(), ring })
+        Ok(Self { gpu, plan, single, narrow, batch, wide, sampling, last_request: Vec::new(), ring })
     }
 
     pub fn gpu(&self) -> &Gpu {
@@ -143,8 +145,9 @@ impl Model {
     pub fn submit(&mut self, step: &Step) -> Result<Ticket> {
         let shape = self.request(step);
         // Fields, not methods: the ring is borrowed beside them.
-        let of = |rows| pick(rows, &self.plan.options, [&self.single, &self.narrow, &self.wide]);
-        let (programs, head) = (of(shape.rows), &of(shape.logit_rows).head);
+        let lists = [&self.single, &self.narrow, &self.batch, &self.wide];
+        let programs = pick(shape.rows, shape.segments, &self.plan.options, lists);
+        let head = &pick(shape.logit_rows, shape.logit_rows, &self.plan.options, lists).head;
         let mut runs = vec![(&programs.body, 0..programs.body.len()), (head, 0..head.len())];
         if step.rows.iter().any(|r| r.sample) {
             runs.push((&self.sampling, 0..self.sampling.len()));
@@ -217,11 +220,12 @@ impl Model {
     }
 
     fn head(&self, shape: StepShape) -> &Program {
-        &pick(shape.logit_rows, &self.plan.options, [&self.single, &self.narrow, &self.wide]).head
+        let lists = [&self.single, &self.narrow, &self.batch, &self.wide];
+        &pick(shape.logit_rows, shape.logit_rows, &self.plan.options, lists).head
     }
 
     fn programs(&self, shape: StepShape) -> &Programs {
-        pick(shape.rows, &self.plan.options, [&self.single, &self.narrow, &self.wide])
+        pick(shape.rows, shape.segments, &self.plan.options, [&self.single, &self.narrow, &self.batch, &self.wide])
     }
 
     /// Writes the step's tables for the GPU, unless it has them, and tells the step's shape.
@@ -289,10 +293,11 @@ impl Drop for Model {
 }
 
 /// The one of the widths single, narrow and wide for so many rows.
-fn pick<'a, T>(rows: u32, options: &PlanOptions, [single, narrow, wide]: [&'a T; 3]) -> &'a T {
+fn pick<'a, T>(rows: u32, segments: u32, options: &PlanOptions, [single, narrow, batch, wide]: [&'a T; 4]) -> &'a T {
     match rows {
         0..=1 => single,
         _ if rows <= options.narrow_rows => narrow,
+        _ if segments == rows => batch,
         _ => wide,
     }
 }

@@ -251,7 +251,7 @@ impl Model {
             };
             rows.push([token, row.slot, row.position, 1 | offset << 1]);
             if row.logits {
-                logit_rows.push([r as u32, u32::from(row.sample), 0, 0]);
+                logit_rows.push([r as u32, u32::from(row.sample), row.slot, 0]);
             }
             longest = longest.max(row.position + 1);
         }

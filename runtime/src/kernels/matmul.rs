@@ -109,7 +109,7 @@ impl MatMul<'_> {
                 )
             };
             d.forced_by_limits = i > 0;
-            all.push(d);
+            all.push(d.costs(part.product_cost(if self.epilogue == Epilogue::Add { 2 * n } else { n })));
         }
         all
     }

@@ -2,7 +2,7 @@
 
 use super::mla_latent::CacheShape;
 use super::{STEP, Target, assert_words, bindings, dispatch, shader};
-use crate::gpu::{Buffer, Dispatch, Extent, Grid};
+use crate::gpu::{Buffer, Cost, Dispatch, Extent, Grid};
 
 /// Lanes of a workgroup and positions it takes at a time.
 const WG: usize = 128;
@@ -82,5 +82,11 @@ impl MlaAttend<'_> {
             bindings(self.step, &[self.query, self.latents], &[self.sums, self.weights]),
             grid,
         )
+        .costs(Cost {
+            row_bytes: 4 * self.heads * (2 * s.latent + s.rope),
+            position_bytes: 4 * s.row_words(),
+            position_macs: self.heads * (2 * s.latent + s.rope),
+            ..Cost::default()
+        })
     }
 }

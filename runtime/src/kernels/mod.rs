@@ -10,6 +10,7 @@ pub mod mla_attend;
 pub mod mla_combine;
 pub mod mla_latent;
 pub mod mla_query;
+pub mod read_bandwidth;
 pub mod rmsnorm;
 pub mod rope;
 pub mod sample;
@@ -20,7 +21,7 @@ pub mod ssm_scores;
 
 pub use matrix::Matrix;
 
-use crate::gpu::{Access, Binding, Buffer, Dispatch, Grid, Kernel, Limits};
+use crate::gpu::{Access, Binding, Buffer, Cost, Dispatch, Grid, Kernel, Limits};
 
 /// The text of a file of `shaders/`.
 macro_rules! shader {
@@ -89,6 +90,7 @@ pub(crate) fn dispatch(
         bindings,
         grid,
         forced_by_limits: false,
+        cost: Cost::default(),
     }
 }
 

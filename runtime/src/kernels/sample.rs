@@ -2,7 +2,7 @@
 //! the slots ask for.
 
 use super::{STEP, Target, assert_words, bindings, dispatch, shader};
-use crate::gpu::{Buffer, Dispatch, Extent, Grid, Purpose};
+use crate::gpu::{Buffer, Cost, Dispatch, Extent, Grid, Purpose};
 
 /// Logit biases that a slot may have.
 pub const SLOT_BIAS: usize = 256;
@@ -192,7 +192,8 @@ impl Sample<'_> {
                 &[vocab as u32, stride as u32, chunks as u32],
                 bindings(self.step, &[&b.slots, &b.settings, &b.history, &b.bias], &[self.logits, &b.partials]),
                 each(chunks),
-            ),
+            )
+            .costs(Cost { row_bytes: 4 * (vocab + chunks * PARTIAL), ..Cost::default() }),
             dispatch(
                 label,
                 "sample_final",
@@ -205,7 +206,8 @@ impl Sample<'_> {
                     &[&b.slots, &b.history, &b.sampled],
                 ),
                 each(1),
-            ),
+            )
+            .costs(Cost { row_bytes: 4 * chunks * PARTIAL + size_of::<Sampled>(), ..Cost::default() }),
         ]
     }
 }

@@ -1,7 +1,7 @@
 //! `ssm_conv.wgsl`: the depthwise causal convolution over [x | B | C], with the state before a segment.
 
 use super::{STEP, Target, assert_words, bindings, dispatch, shader};
-use crate::gpu::{Buffer, Dispatch, Extent, Grid};
+use crate::gpu::{Buffer, Cost, Dispatch, Extent, Grid};
 
 const WG: u32 = 64;
 
@@ -101,5 +101,12 @@ impl SsmConv<'_> {
             bindings(self.step, &[self.zxbcdt, self.weight, self.bias, self.state], &[self.u]),
             Grid::new(Extent::Fixed((s.channels() as u32).div_ceil(WG)), Extent::Rows { per: 1 }),
         )
+        .costs(Cost {
+            bytes: 20 * s.channels(),
+            row_bytes: 8 * s.channels(),
+            row_macs: 4 * s.channels(),
+            segment_bytes: 16 * s.channels(),
+            ..Cost::default()
+        })
     }
 }

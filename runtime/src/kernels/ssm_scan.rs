@@ -2,7 +2,7 @@
 
 use super::ssm_conv::SsmShape;
 use super::{STEP, Target, assert_words, bindings, dispatch, shader};
-use crate::gpu::{Buffer, Dispatch, Extent, Grid};
+use crate::gpu::{Buffer, Cost, Dispatch, Extent, Grid};
 
 /// Quads of the state that a lane can hold in registers.
 const MOST_QUADS: usize = 16;
@@ -89,5 +89,12 @@ impl SsmScan<'_> {
             bindings(self.step, &[self.zxbcdt, self.u, self.heads, self.weight], &[self.state, self.y]),
             Grid::new(Extent::Fixed(s.heads as u32), Extent::Segments),
         )
+        .costs(Cost {
+            bytes: 4 * s.d_inner,
+            row_bytes: 4 * (s.channels() + 2 * s.d_inner),
+            row_macs: 3 * s.d_inner * s.head_dim,
+            segment_bytes: 8 * s.d_inner * s.head_dim,
+            ..Cost::default()
+        })
     }
 }

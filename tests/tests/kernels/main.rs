@@ -7,6 +7,7 @@ mod mla_chain;
 mod mla_combine;
 mod mla_latent;
 mod mla_query;
+mod read_bandwidth;
 mod rmsnorm;
 mod ssm;
 

@@ -245,7 +245,9 @@ pub struct MakeRandomArgs {
 Examples:
   zebra bench
   zebra bench --model ./random-1b --depth 0,8192,32768 --context 36864
-  zebra bench --model ./random-1b --batch 1,8 --repetitions 3 --profile --json")]
+  zebra bench --model ./random-1b --batch 1,8 --repetitions 3 --profile
+  zebra bench --json > before.json
+  zebra bench --compare before.json after.json")]
 pub struct BenchArgs {
     /// Tokens of the prompt
     #[arg(long, value_name = "N", default_value_t = 512)]
@@ -267,9 +269,19 @@ pub struct BenchArgs {
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub repetitions: usize,
 
-    /// Also measure the GPU time of each kernel (timestamp queries)
+    /// Also measure the GPU time of each kernel, and what this GPU's bandwidth and dispatches would allow
     #[arg(long)]
     pub profile: bool,
+
+    /// Show two reports of --json side by side instead of measuring; a change that both deviations together do not explain
+    /// is marked with *
+    #[arg(
+        long,
+        num_args = 2,
+        value_names = ["A.json", "B.json"],
+        conflicts_with_all = ["prompt", "generate", "depth", "batch", "repetitions", "profile", "json", "ModelArgs"]
+    )]
+    pub compare: Option<Vec<PathBuf>>,
 
     /// Print one JSON object
     #[arg(long)]
@@ -489,6 +501,7 @@ mod tests {
             "zebra chat --adapter 0 --context 0",
             "zebra --adapter lavapipe chat",
             "zebra bench --depth 0,8192 --batch 1,8 --json --profile",
+            "zebra bench --compare a.json b.json",
             "zebra eval logits --ids 5,17,3 --decode 8 --dump out.safetensors --step-by-step",
             "zebra eval kld --reference models/x --text book.txt --limit 3",
             "zebra make-random --preset 8b-16mla --format bf16 out",
@@ -510,6 +523,10 @@ mod tests {
             "zebra eval logits --dump out",
             "zebra quantize a b --format f32",
             "zebra chat --logit-bias 5",
+            "zebra bench --compare a.json",
+            "zebra bench --compare a.json b.json --json",
+            "zebra bench --compare a.json b.json --depth 8192",
+            "zebra bench --compare a.json b.json --format q4",
         ] {
             let error = Cli::try_parse_from(line.split(' ')).expect_err(line);
             assert_eq!(error.exit_code(), 2, "{line}");

@@ -172,3 +172,43 @@ fn a_piped_chat_answers_line_by_line_and_can_be_saved_and_loaded() {
 
     fails(1, "stdin, line 1: expected UTF-8", &["chat"], b"\xff\n");
 }
+
+#[test]
+fn a_measurement_tells_each_test_and_two_are_compared() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let tests = ["--prompt", "16", "--generate", "4", "--depth", "0,8", "--batch", "1,2", "--repetitions", "2"];
+    let measured = succeeds(&[&["bench", "--profile", "--json"], &tests[..]].concat(), b"");
+    let report = object(&measured);
+    let names: Vec<&str> = report["results"].as_array().unwrap().iter().map(|r| r["test"].as_str().unwrap()).collect();
+    assert_eq!(names, ["pp16", "tg4", "tg4 x 2", "pp16 @ d8", "tg4 @ d8", "tg4 @ d8 x 2"]);
+    assert!(report["results"][1]["gpu_busy"].as_f64().unwrap() > 0.0);
+    assert!(report["adapter_speed"]["gigabytes_per_second"].as_f64().unwrap() > 0.0);
+    let kernels = report["results"][1]["profile"]["kernels"].as_array().unwrap();
+    let count: u64 = kernels.iter().map(|k| k["dispatches"].as_u64().unwrap()).sum();
+    assert_eq!(count, report["dispatches_per_token"].as_u64().unwrap());
+    // Every weight is read once a token, except of the embedding all but one row.
+    let bytes: f64 = kernels.iter().map(|k| k["bytes"].as_f64().unwrap()).sum();
+    let weights = report["weight_bytes"].as_f64().unwrap();
+    assert!((0.9..1.3).contains(&(bytes / weights)), "{bytes} bytes for weights of {weights}");
+
+    let faster =
+        measured.replace("\"test\":\"pp16\",\"tokens_per_second\":", "\"test\":\"pp16\",\"tokens_per_second\":99");
+    std::fs::write(file("a.json"), &measured).unwrap();
+    std::fs::write(file("b.json"), faster.replace("zebra-pocket (built in)", "other")).unwrap();
+    std::fs::write(file("c.json"), "{\"model\": \"x\"}").unwrap();
+    let compare = |a: &str, b: &str| zebra(&["bench", "--compare", &file(a), &file(b)], b"");
+    let same = compare("a.json", "a.json");
+    assert_eq!((same.status.code(), stderr(&same)), (Some(0), ""));
+    assert!(stdout(&same).contains("| tg4 @ d8 x 2 |"), "{}", stdout(&same));
+    assert!(stdout(&same).contains("| +0.0% |") && !stdout(&same).contains('*'), "{}", stdout(&same));
+    let other = compare("a.json", "b.json");
+    assert!(stdout(&other).contains("% * |") && stdout(&other).contains("\n* outside"), "{}", stdout(&other));
+    let warned = "warning: the reports are not of the same thing: model \"zebra-pocket (built in)\" and \"other\"\n";
+    assert_eq!(stderr(&other), warned);
+
+    let refused = "c.json: expected a report of `zebra bench --json`";
+    fails(1, refused, &["bench", "--compare", &file("a.json"), &file("c.json")], b"");
+    fails(1, "missing.json", &["bench", "--compare", &file("missing.json"), &file("a.json")], b"");
+    fails(2, "cannot be used with", &["bench", "--compare", "a.json", "b.json", "--profile"], b"");
+}

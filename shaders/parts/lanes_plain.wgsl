@@ -30,3 +30,7 @@ fn workgroup_sum4(lanes: Lanes, value: vec4<f32>) -> vec4<f32> {
 fn workgroup_sum(lanes: Lanes, value: f32) -> f32 {
     return workgroup_sum4(lanes, vec4<f32>(value, 0.0, 0.0, 0.0)).x;
 }
+
+// The largest value of the lanes that lanes_first speaks for: here every lane speaks for itself.
+fn lanes_max(value: u32) -> u32 { return value; }
+fn lanes_first(lanes: Lanes) -> bool { return true; }

@@ -29,3 +29,7 @@ fn workgroup_sum4(lanes: Lanes, value: vec4<f32>) -> vec4<f32> {
 fn workgroup_sum(lanes: Lanes, value: f32) -> f32 {
     return workgroup_sum4(lanes, vec4<f32>(value, 0.0, 0.0, 0.0)).x;
 }
+
+// The largest value of the lanes that lanes_first speaks for: those of its subgroup.
+fn lanes_max(value: u32) -> u32 { return subgroupMax(value); }
+fn lanes_first(lanes: Lanes) -> bool { return lanes.lane == 0u; }

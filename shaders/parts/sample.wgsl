@@ -25,16 +25,16 @@ struct Settings {
 }
 
 struct Partial {
-    top_key: u32,   // of the best value
-    top_id: u32,    // the lowest token that has it
-    drawn: u32,     // the token with the best value * inverse_temperature + noise
-    faults: u32,    // not 0: there are values that are not finite
-    sum: f32,       // of exp(value - top)
-    heated: f32,    // of exp((value - top) * inverse_temperature)
+    top: vec4<u32>,     // key of the best value, the lowest token that has it, not 0: there are values that are not finite
+    sums: vec2<f32>,    // of exp(value - top) and of exp((value - top) * inverse_temperature)
+    drawn: vec2<u32>,   // the token with the best value * inverse_temperature + noise, its bits; of a plain draw alone
 }
 
 // Whether the step wants a token drawn from logit row l.
 fn sample_asked(l: u32) -> bool { return step[1u + 2u * MAX_ROWS + l].y == 1u; }
+
+// Whether a token is drawn from all of them.
+fn draws_plainly(s: Settings) -> bool { return s.inverse_temperature > 0.0 && !truncates(s); }
 
 // Whether fewer than all tokens may be drawn.
 fn truncates(s: Settings) -> bool {

@@ -1,5 +1,6 @@
 // The step: which rows run, of which slots, at which positions. Written by embed.wgsl, read by every other kernel.
-// [0] = (rows, segments, logit rows, 0), then MAX_ROWS rows, MAX_ROWS segments, MAX_ROWS logit rows, each one vec4.
+// [0] = (rows, segments, logit rows, 0), then MAX_ROWS rows, MAX_ROWS segments, MAX_ROWS logit rows, each one vec4;
+// a logit row is (row, 1 where a token is drawn from it, slot, 0).
 
 override MAX_ROWS: u32;
 
@@ -33,5 +34,6 @@ fn segment_at(s: u32) -> Segment {
     return Segment(v.x, v.y, v.z);
 }
 
-// The row whose logits are logit row l.
+// The row whose logits are logit row l, and its slot.
 fn logit_row_at(l: u32) -> u32 { return step[1u + 2u * MAX_ROWS + l].x; }
+fn logit_row_slot(l: u32) -> u32 { return step[1u + 2u * MAX_ROWS + l].z; }

@@ -211,7 +211,8 @@ pub fn step_words(step: &Step, max_rows: u32) -> Vec<u32> {
         words[4 * (1 + max + i)..][..3].copy_from_slice(&[s.first as u32, s.count as u32, s.slot as u32]);
     }
     for (i, &row) in step.logit_rows.iter().enumerate() {
-        words[4 * (1 + 2 * max + i)] = row as u32;
+        let at = 4 * (1 + 2 * max + i);
+        (words[at], words[at + 2]) = (row as u32, step.rows[row].slot as u32);
     }
     words
 }

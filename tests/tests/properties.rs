@@ -237,6 +237,28 @@ fn a_restored_or_forked_slot_never_left() {
 }
 
 #[test]
+fn a_slot_that_was_filled_by_steps_can_be_forked() {
+    let mut engine = engine("tiny-gqa", LoadOptions { slots: 2, ..options(KernelChoice::Auto) });
+    let all = ids(31, 3);
+    let quiet = |ids: &[u32]| rows(0, ids, 0).into_iter().map(|r| Row { logits: false, ..r }).collect();
+    let ticket = engine.model_mut().submit(&Step { rows: quiet(&all[..30]) }).expect("a step");
+    block_on(engine.model_mut().wait(ticket)).expect("it runs");
+    let next = |engine: &mut Engine, slot: usize| {
+        let step = Step { rows: rows(slot, &all[30..], 30) };
+        block_on(engine.model_mut().logits(&step, VOCAB)).expect("it runs").remove(0)
+    };
+    // The control: nobody told that there are latents to copy.
+    block_on(engine.fork(0, 1)).expect("forks");
+    let without = next(&mut engine, 1);
+    engine.assume_read(0, all[..30].to_vec());
+    block_on(engine.fork(0, 1)).expect("forks");
+    assert_eq!(engine.tokens(1), &all[..30]);
+    let (fork, forked) = (next(&mut engine, 1), next(&mut engine, 0));
+    assert_eq!(fork, forked);
+    assert!(differ(&without, &forked) > 1e-3, "latents that are not there make a difference");
+}
+
+#[test]
 fn a_continued_chat_reads_only_what_is_new() {
     let mut engine = engine("tiny-gqa", options(KernelChoice::Plain));
     let prompt = ids(50, 2);

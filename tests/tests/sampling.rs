@@ -4,6 +4,7 @@
 use pollster::block_on;
 use zebra_runtime::engine::SamplingOptions;
 use zebra_runtime::gpu::{Buffer, Dispatch, Gpu, Program, Purpose};
+use zebra_runtime::kernels::Target;
 use zebra_runtime::kernels::sample::{SLOT_BIAS, SLOT_HISTORY, SLOT_STOPS, Sample, SampleBuffers, Sampled};
 use zebra_tests::harness::{POISON, on_gpu, report, shape_of, step_words, targets};
 use zebra_tests::random::Random;
@@ -112,7 +113,10 @@ fn agree(got: &Sampled, want: &Drawn, index: usize, tally: &mut Tally) -> Result
 impl<'g> Session<'g> {
     /// `rows` is the number of logit rows that a step has at most.
     fn new(gpu: &'g Gpu, vocab: usize, rows: usize, slots: Vec<Slot>) -> Self {
-        let target = targets(gpu, rows as u32)[0];
+        Self::on(gpu, targets(gpu, rows as u32)[0], vocab, rows, slots)
+    }
+
+    fn on(gpu: &'g Gpu, target: Target, vocab: usize, rows: usize, slots: Vec<Slot>) -> Self {
         let stride = (vocab + 1).next_multiple_of(32);
         let buffers = SampleBuffers::new(slots.len() + 1, rows + 1);
         let control = |label: &str, words: usize| Buffer::new(label, 4 * words as u64, Purpose::Control);
@@ -123,7 +127,7 @@ impl<'g> Session<'g> {
         block_on(gpu.allocate(&all)).expect("memory");
         let sampling = Sample { step: &step, logits: &logits, stride, vocab, buffers: &buffers };
         let dispatches: Vec<Dispatch> = sampling.dispatches("sample", target);
-        assert!(dispatches.len() <= 3);
+        assert_eq!(dispatches.len(), 2);
         let program = block_on(gpu.compile(&dispatches)).expect("the shaders compile");
         let tally = Tally::default();
         let session = Self { gpu, vocab, stride, rows, slots, buffers, step, logits, program, tally };
@@ -290,8 +294,11 @@ fn logits(random: &mut Random, vocab: usize, kind: usize) -> Vec<f32> {
 #[test]
 fn greedy_takes_the_best_and_the_lowest_of_equals() {
     on_gpu(|gpu| {
-        for vocab in [1, 3, 97, 8192, 128_256] {
-            let mut session = Session::new(gpu, vocab, 6, vec![Slot::new(SamplingOptions::greedy()); 6]);
+        let targets = targets(gpu, 6);
+        for (vocab, target) in
+            [1, 3, 97, 8192, 128_256, 1 << 18].into_iter().flat_map(|v| targets.iter().map(move |t| (v, t)))
+        {
+            let mut session = Session::on(gpu, *target, vocab, 6, vec![Slot::new(SamplingOptions::greedy()); 6]);
             let mut random = Random::new(vocab as u64);
             let mut rows: Vec<Vec<f32>> = (0..6).map(|kind| logits(&mut random, vocab, kind)).collect();
             session.step(&all_drawn(6), &rows).unwrap_or_else(|e| panic!("vocab {vocab}: {e}"));
@@ -338,14 +345,19 @@ fn table() -> Vec<SamplingOptions> {
 #[test]
 fn every_option_draws_as_its_twin() {
     on_gpu(|gpu| {
-        for (vocab, steps) in [(97, 12), (8192, 6), (128_256, 3)] {
+        // Each size by the plain part that finds maxima and sums, then by the last one.
+        for (vocab, steps, last) in
+            [(97, 12, false), (97, 12, true), (8192, 6, false), (8192, 6, true), (128_256, 3, true)]
+        {
             let slots: Vec<Slot> = table()
                 .into_iter()
                 .enumerate()
                 .map(|(i, o)| Slot::new(SamplingOptions { seed: (i as u64) << 30 | 7, ..o }))
                 .collect();
             let count = slots.len();
-            let mut session = Session::new(gpu, vocab, count, slots);
+            let targets = targets(gpu, count as u32);
+            let target = if last { targets[targets.len() - 1] } else { targets[0] };
+            let mut session = Session::on(gpu, target, vocab, count, slots);
             let mut random = Random::new(vocab as u64);
             for step in 0..steps {
                 let rows: Vec<Vec<f32>> = (0..count).map(|i| logits(&mut random, vocab, step + i)).collect();
@@ -388,33 +400,39 @@ fn a_cut_is_exact_whatever_the_ties() {
 #[test]
 fn penalties_follow_the_ring() {
     on_gpu(|gpu| {
-        let vocab = 97;
-        let mut slots = Vec::new();
-        let mut random = Random::new(11);
-        for (length, index) in [(1, 0), (2, 1), (10, 4), (250, 20), (256, 256), (257, 3), (700, 0), (1000, 600)] {
-            for window in [0, 1, 3, 64, 255, 256] {
-                let o = SamplingOptions {
-                    repetition_penalty: [1.0, 1.3, 0.5][slots.len() % 3],
-                    presence_penalty: [0.0, 0.7, -1.0][slots.len() / 3 % 3],
-                    frequency_penalty: [0.0, 0.2, -0.1][slots.len() / 2 % 3],
-                    penalty_window: window,
-                    temperature: if slots.len() % 4 == 0 { 0.0 } else { 0.8 },
-                    logprobs: Some(20),
-                    seed: slots.len() as u64,
-                    logit_bias: vec![(3, 2.0), (96, -1.5), (slots.len() as u32 % 3, -1e9 * (slots.len() % 2) as f32)],
-                    ..options()
-                };
-                let context = (0..length).map(|_| random.below(40) as u32).collect();
-                slots.push(Slot { context, index, max_tokens: u32::MAX, ..Slot::new(o) });
+        // The tokens of a context in one chunk, then in several.
+        for vocab in [97, 5000] {
+            let mut slots = Vec::new();
+            let mut random = Random::new(11);
+            for (length, index) in [(1, 0), (2, 1), (10, 4), (250, 20), (256, 256), (257, 3), (700, 0), (1000, 600)] {
+                for window in [0, 1, 3, 64, 255, 256] {
+                    let o = SamplingOptions {
+                        repetition_penalty: [1.0, 1.3, 0.5][slots.len() % 3],
+                        presence_penalty: [0.0, 0.7, -1.0][slots.len() / 3 % 3],
+                        frequency_penalty: [0.0, 0.2, -0.1][slots.len() / 2 % 3],
+                        penalty_window: window,
+                        temperature: if slots.len() % 4 == 0 { 0.0 } else { 0.8 },
+                        logprobs: Some(20),
+                        seed: slots.len() as u64,
+                        logit_bias: vec![
+                            (3, 2.0),
+                            (vocab as u32 - 1, -1.5),
+                            (slots.len() as u32 % 3, -1e9 * (slots.len() % 2) as f32),
+                        ],
+                        ..options()
+                    };
+                    let context = (0..length).map(|_| (random.below(40) * (vocab / 97)) as u32).collect();
+                    slots.push(Slot { context, index, max_tokens: u32::MAX, ..Slot::new(o) });
+                }
             }
+            let count = slots.len();
+            let mut session = Session::new(gpu, vocab, count, slots);
+            for step in 0..10 {
+                let rows: Vec<Vec<f32>> = (0..count).map(|_| random.normals(vocab, 2.0)).collect();
+                session.step(&all_drawn(count), &rows).unwrap_or_else(|e| panic!("step {step}: {e}"));
+            }
+            session.tally.report(&format!("penalties and biases, {count} contexts, {vocab} tokens"));
         }
-        let count = slots.len();
-        let mut session = Session::new(gpu, vocab, count, slots);
-        for step in 0..10 {
-            let rows: Vec<Vec<f32>> = (0..count).map(|_| random.normals(vocab, 2.0)).collect();
-            session.step(&all_drawn(count), &rows).unwrap_or_else(|e| panic!("step {step}: {e}"));
-        }
-        session.tally.report(&format!("penalties and biases, {count} contexts"));
     });
 }
 

@@ -11,7 +11,8 @@ use pollster::block_on;
 use serde_json::{Value, json};
 use zebra_runtime::config::{BaseAttention, Layer, Mamba2Config, MlaConfig, ModelConfig, Rope};
 use zebra_runtime::engine::CacheFormat;
-use zebra_runtime::gpu::{Access, Dispatch, Limits};
+use zebra_runtime::gpu::{Access, Buffer, Dispatch, Limits, Purpose};
+use zebra_runtime::kernels::read_bandwidth::ReadBandwidth;
 use zebra_runtime::model::{Plan, PlanOptions};
 use zebra_runtime::weights::{Checkpoint, Preset};
 use zebra_tests::files::TestFolder;
@@ -178,6 +179,10 @@ fn all_shaders() -> Vec<Shader> {
             }
         }
     }
+    // The one that no plan has: it measures adapters.
+    let buffer = Buffer::new("data", 4096, Purpose::Control);
+    let read = ReadBandwidth { data: &buffer, bytes: 4096, workgroups: 1, sums: &buffer };
+    all.insert(Shader::of(&read.dispatch("test")));
     all.into_iter().collect()
 }
 

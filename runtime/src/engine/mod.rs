@@ -293,6 +293,12 @@ impl Engine {
         self.slots[slot] = Slot::default();
     }
 
+    /// Says that steps of one's own ([`Engine::model_mut`]) read these tokens into an empty slot, so that its snapshots and
+    /// forks hold them.
+    pub fn assume_read(&mut self, slot: usize, tokens: Vec<u32>) {
+        self.slots[slot] = Slot { history: History { tokens, ..History::default() }, ..Slot::default() };
+    }
+
     /// The state of a slot as a value.
     pub async fn snapshot(&mut self, slot: usize) -> Result<Snapshot> {
         let state = &mut self.slots[slot];

@@ -102,6 +102,60 @@ impl Grid {
     }
 }
 
+/// What a dispatch moves and computes at the least, as it grows with the step: what its time is measured against. Padding,
+/// parameters and what a cache gives twice do not count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Cost {
+    /// Bytes whatever the step: weights.
+    pub bytes: usize,
+    /// Bytes and multiply-adds of each row, or of each logit row where the grid is over those.
+    pub row_bytes: usize,
+    pub row_macs: usize,
+    /// Bytes of each segment: a slot's state.
+    pub segment_bytes: usize,
+    /// Bytes of each position of a segment's context, which its rows share.
+    pub position_bytes: usize,
+    /// Multiply-adds of each position of each row's context.
+    pub position_macs: usize,
+}
+
+/// How much there is in a step of what a [`Cost`] grows with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct StepSize {
+    pub shape: StepShape,
+    /// Contexts of all rows, added up.
+    pub row_positions: u64,
+    /// Contexts of all segments at their ends, added up.
+    pub segment_positions: u64,
+}
+
+/// What one run of a dispatch moves and computes.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Amount {
+    pub bytes: f64,
+    pub macs: f64,
+}
+
+impl Cost {
+    /// The work of a dispatch with this grid in a step of this size.
+    pub fn of(self, grid: Grid, size: StepSize) -> Amount {
+        let shape = size.shape;
+        if grid.workgroups(shape, u32::MAX).contains(&0) {
+            return Amount::default();
+        }
+        let is_logits = |extent: &Extent| matches!(extent, Extent::LogitRows { .. });
+        let by_logit_rows = grid.items.iter().chain([&grid.z]).any(is_logits);
+        let rows = f64::from(if by_logit_rows { shape.logit_rows } else { shape.rows });
+        Amount {
+            bytes: self.bytes as f64
+                + self.row_bytes as f64 * rows
+                + self.segment_bytes as f64 * f64::from(shape.segments)
+                + self.position_bytes as f64 * size.segment_positions as f64,
+            macs: self.row_macs as f64 * rows + self.position_macs as f64 * size.row_positions as f64,
+        }
+    }
+}
+
 /// One dispatch of a plan.
 #[derive(Debug, Clone)]
 pub struct Dispatch {
@@ -114,4 +168,31 @@ pub struct Dispatch {
     pub grid: Grid,
     /// Whether only this adapter's limits ask for this dispatch (a further piece of a split matrix).
     pub forced_by_limits: bool,
+    pub cost: Cost,
+}
+
+impl Dispatch {
+    /// Says what it costs.
+    pub fn costs(mut self, cost: Cost) -> Self {
+        self.cost = cost;
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cost_grows_with_what_its_grid_is_over() {
+        let shape = StepShape { rows: 6, segments: 2, logit_rows: 3, longest: 12 };
+        let size = StepSize { shape, row_positions: 50, segment_positions: 20 };
+        let cost =
+            Cost { bytes: 1000, row_bytes: 10, row_macs: 7, segment_bytes: 100, position_bytes: 1, position_macs: 2 };
+        let over = |z| cost.of(Grid::new(Extent::Fixed(4), z), size);
+        assert_eq!(over(Extent::Rows { per: 4 }), Amount { bytes: 1280.0, macs: 142.0 });
+        assert_eq!(over(Extent::LogitRows { per: 1 }), Amount { bytes: 1250.0, macs: 121.0 });
+        let none = StepSize { shape: StepShape { logit_rows: 0, ..shape }, ..size };
+        assert_eq!(cost.of(Grid::new(Extent::Fixed(4), Extent::LogitRows { per: 1 }), none), Amount::default());
+    }
 }

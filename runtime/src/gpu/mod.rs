@@ -10,9 +10,10 @@ mod device;
 mod dispatch;
 mod program;
 mod readback;
+mod timestamps;
 
 pub use buffer::{Buffer, Purpose};
 pub use device::{AdapterDescription, Gpu, Limits};
-pub use dispatch::{Access, Binding, Dispatch, Extent, Grid, Kernel, StepShape};
+pub use dispatch::{Access, Amount, Binding, Cost, Dispatch, Extent, Grid, Kernel, StepShape, StepSize};
 pub use program::{DispatchTime, Program};
 pub use readback::{Pending, Ring, Run};

@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use super::{Access, Dispatch, Gpu, Grid, Kernel, StepShape};
+use super::timestamps::Timestamps;
+use super::{Access, Amount, Cost, Dispatch, Gpu, Grid, Kernel, StepShape, StepSize};
 use crate::{Error, Result};
 
 /// A plan made ready to run.
@@ -16,6 +17,7 @@ struct Item {
     pipeline: wgpu::ComputePipeline,
     bind_group: wgpu::BindGroup,
     grid: Grid,
+    cost: Cost,
 }
 
 /// GPU time of one dispatch.
@@ -25,6 +27,8 @@ pub struct DispatchTime {
     pub label: String,
     /// Nanoseconds between its begin and end.
     pub nanoseconds: f64,
+    /// What it moved and computed in that time, at the least.
+    pub work: Amount,
 }
 
 /// Pipelines made so far: one for each distinct kernel with its bindings.
@@ -103,7 +107,8 @@ impl Gpu {
                 layout: &pipeline.get_bind_group_layout(0),
                 entries: &entries,
             });
-            items.push(Item { label: dispatch.label.clone(), pipeline, bind_group, grid: dispatch.grid });
+            let label = dispatch.label.clone();
+            items.push(Item { label, pipeline, bind_group, grid: dispatch.grid, cost: dispatch.cost });
         }
         self.fault()?;
         Ok(Program { items, workgroup_limit: limits.workgroups })
@@ -200,57 +205,19 @@ impl Program {
     ///
     /// # Errors
     /// [`Error::Limit`] when the device has no timestamps.
-    pub async fn profile(&self, gpu: &Gpu, shape: StepShape) -> Result<Vec<DispatchTime>> {
-        if !gpu.has_timestamps() {
-            return Err(Error::Limit {
-                what: "profile".into(),
-                limit: "timestamp queries".into(),
-                need: 1,
-                have: 0,
-                advice: "this adapter cannot time its passes".into(),
-            });
-        }
-        let count = 2 * self.items.len() as u32;
-        let queries = gpu.device().create_query_set(&wgpu::QuerySetDescriptor {
-            label: Some("profile"),
-            ty: wgpu::QueryType::Timestamp,
-            count,
-        });
-        let size = u64::from(count) * 8;
-        let resolved = gpu.device().create_buffer(&wgpu::BufferDescriptor {
-            label: Some("profile"),
-            size,
-            usage: wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC,
-            mapped_at_creation: false,
-        });
-        let staging = gpu.staging(size)?;
+    pub async fn profile(&self, gpu: &Gpu, size: StepSize) -> Result<Vec<DispatchTime>> {
+        let timestamps = Timestamps::new(gpu, self.items.len())?;
         let mut encoder = gpu.encoder("profile");
         for (i, item) in self.items.iter().enumerate() {
-            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
-                label: Some(&item.label),
-                timestamp_writes: Some(wgpu::ComputePassTimestampWrites {
-                    query_set: &queries,
-                    beginning_of_pass_write_index: Some(2 * i as u32),
-                    end_of_pass_write_index: Some(2 * i as u32 + 1),
-                }),
-            });
-            item.encode(&mut pass, shape, self.workgroup_limit);
+            item.encode(&mut timestamps.pass(&mut encoder, i, &item.label), size.shape, self.workgroup_limit);
         }
-        encoder.resolve_query_set(&queries, 0..count, &resolved, 0);
-        encoder.copy_buffer_to_buffer(&resolved, 0, &staging, 0, size);
-        let index = gpu.submit(encoder);
-        let bytes = gpu.map(&staging, index).await?;
-        let ticks: Vec<u64> = bytemuck::pod_collect_to_vec(&bytes);
-        let period = f64::from(gpu.queue().get_timestamp_period());
-        Ok(self
-            .items
-            .iter()
-            .zip(ticks.chunks_exact(2))
-            .map(|(item, t)| DispatchTime {
-                label: item.label.clone(),
-                nanoseconds: t[1].saturating_sub(t[0]) as f64 * period,
-            })
-            .collect())
+        let times = timestamps.submit(gpu, encoder).await?;
+        let timed = |(item, nanoseconds): (&Item, f64)| DispatchTime {
+            label: item.label.clone(),
+            nanoseconds,
+            work: item.cost.of(item.grid, size),
+        };
+        Ok(self.items.iter().zip(times).map(timed).collect())
     }
 }
 

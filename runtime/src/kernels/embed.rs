@@ -1,7 +1,7 @@
 //! `embed.wgsl`: rows of the embedding, and the step's tables made final.
 
 use super::{Matrix, Target, assert_words, dispatch, shader};
-use crate::gpu::{Access, Binding, Buffer, Dispatch, Extent, Grid};
+use crate::gpu::{Access, Binding, Buffer, Cost, Dispatch, Extent, Grid};
 
 /// Lanes of a workgroup, each a quad of a row.
 const WG: u32 = 64;
@@ -45,7 +45,9 @@ impl Embed<'_> {
             let grid = Grid::new(Extent::Fixed(quads.div_ceil(WG)), Extent::Rows { per: 1 });
             let mut d = dispatch(label, "embed", sources, constants, &params, bindings, grid);
             d.forced_by_limits = i > 0;
-            all.push(d);
+            // The row of one token is read, whichever part it lies in.
+            let row_bytes = if i == 0 { part.bytes(1) + 16 * quads as usize } else { 0 };
+            all.push(d.costs(Cost { row_bytes, ..Cost::default() }));
         }
         all
     }

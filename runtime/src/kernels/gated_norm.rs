@@ -2,7 +2,7 @@
 
 use super::ssm_shape::SsmShape;
 use super::{STEP, Target, assert_words, bindings, dispatch, shader};
-use crate::gpu::{Buffer, Dispatch, Extent, Grid};
+use crate::gpu::{Buffer, Cost, Dispatch, Extent, Grid};
 
 const MOST_LANES: usize = 256;
 
@@ -54,5 +54,6 @@ impl GatedNorm<'_> {
             bindings(self.step, &[self.zxbcdt, self.weight], &[self.y]),
             Grid::new(Extent::Fixed(s.heads.div_ceil(heads) as u32), Extent::Rows { per: 1 }),
         )
+        .costs(Cost { bytes: 4 * s.d_inner, row_bytes: 12 * s.d_inner, ..Cost::default() })
     }
 }

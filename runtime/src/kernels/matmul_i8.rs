@@ -4,7 +4,7 @@ use super::matrix::GROUP;
 use super::product::Epilogue;
 use super::rmsnorm::Columns;
 use super::{Matrix, STEP, Target, assert_words, bindings, dispatch, shader};
-use crate::gpu::{Buffer, Dispatch, Extent, Grid};
+use crate::gpu::{Buffer, Cost, Dispatch, Extent, Grid};
 
 /// Rows, and outputs, that a workgroup owns: `TILE` of the shader.
 const TILE: usize = 64;
@@ -73,7 +73,10 @@ impl MatMulI8<'_> {
             let grid = Grid::new(Extent::Fixed(n.div_ceil(per_item) as u32), rows);
             let mut d = dispatch(label, "matmul_i8", sources, constants, &params, all_bindings, grid);
             d.forced_by_limits = i > 0;
-            all.push(d);
+            // x has a byte an input and a scale a group.
+            let y = if self.epilogue == Epilogue::Add { 2 * n } else { n };
+            let cost = part.product_cost(y);
+            all.push(d.costs(Cost { row_bytes: 36 * groups + 4 * y, ..cost }));
         }
         all
     }

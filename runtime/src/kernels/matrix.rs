@@ -1,7 +1,7 @@
 //! A weight matrix on the GPU: its format, its shape and the buffers that hold it.
 
 use super::{read, shader};
-use crate::gpu::{Binding, Buffer, Limits, Purpose};
+use crate::gpu::{Binding, Buffer, Cost, Limits, Purpose};
 use crate::weights::WeightFormat;
 
 /// Inputs that share a scale.
@@ -139,6 +139,18 @@ impl Part<'_> {
             WeightFormat::Q8 => vec![pieces, scales, shader!("parts/weight_q8.wgsl")],
             WeightFormat::Q4 => vec![pieces, scales, shader!("parts/weight_q4.wgsl")],
         }
+    }
+
+    /// Bytes of so many of its rows, with their scales.
+    pub(crate) fn bytes(&self, rows: usize) -> usize {
+        let (format, k) = (self.matrix.format, self.matrix.k);
+        rows * (Matrix::row_bytes(format, k) + Matrix::scale_bytes(format, k)) as usize
+    }
+
+    /// The cost of a product with all of it that reads or writes so many f32 of a row of y.
+    pub(crate) fn product_cost(&self, y: usize) -> Cost {
+        let k = self.matrix.k;
+        Cost { bytes: self.bytes(self.rows), row_bytes: 4 * (k + y), row_macs: self.rows * k, ..Cost::default() }
     }
 
     /// The parts that read it for int8 dot products.

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 
 use super::mla_latent::CacheShape;
 use super::{STEP, Target, assert_words, bindings, dispatch, shader};
-use crate::gpu::{Buffer, Dispatch, Extent, Grid, Limits};
+use crate::gpu::{Buffer, Cost, Dispatch, Extent, Grid, Limits};
 
 /// Latent width that a workgroup's lanes can hold, a quad each.
 pub const MOST_LATENT: usize = 512;
@@ -207,6 +207,12 @@ impl MlaAttend<'_> {
             bindings(self.step, &[self.query, self.latents], &[self.sums, self.weights]),
             grid,
         )
+        .costs(Cost {
+            row_bytes: 4 * self.heads * (2 * s.latent + s.rope),
+            position_bytes: 4 * s.row_words(),
+            position_macs: self.heads * (2 * s.latent + s.rope),
+            ..Cost::default()
+        })
     }
 }
 

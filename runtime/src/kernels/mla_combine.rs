@@ -4,7 +4,7 @@ use super::mla_attend::Spans;
 use super::mla_latent::CacheShape;
 use super::mla_query::{MlaHeads, whole};
 use super::{Matrix, STEP, Target, bindings, dispatch, shader};
-use crate::gpu::{Buffer, Dispatch, Extent, Grid};
+use crate::gpu::{Buffer, Cost, Dispatch, Extent, Grid};
 
 const WG: usize = 256;
 
@@ -65,5 +65,11 @@ impl MlaCombine<'_> {
             all,
             Grid::new(Extent::Fixed(h.heads as u32), Extent::Rows { per: 1 }),
         )
+        .costs(Cost {
+            bytes: part.bytes(h.kv_heads * h.v),
+            row_bytes: 4 * h.heads * (s.latent + h.v),
+            row_macs: h.heads * h.v * s.latent,
+            ..Cost::default()
+        })
     }
 }

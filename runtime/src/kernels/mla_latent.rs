@@ -2,7 +2,7 @@
 
 use super::rmsnorm::Columns;
 use super::{STEP, Target, assert_words, bindings, dispatch, shader};
-use crate::gpu::{Buffer, Dispatch, Extent, Grid};
+use crate::gpu::{Buffer, Cost, Dispatch, Extent, Grid};
 
 const WG: u32 = 128;
 
@@ -128,5 +128,6 @@ impl MlaLatent<'_> {
             bindings(self.step, &[self.c.buffer, self.k_pe.buffer, self.turns], &[self.latents]),
             Grid::new(Extent::Fixed(1), Extent::Rows { per: 1 }),
         )
+        .costs(Cost { row_bytes: 4 * (s.latent + s.rope + s.row_words()), ..Cost::default() })
     }
 }

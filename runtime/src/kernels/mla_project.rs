@@ -4,7 +4,7 @@ use super::mla_latent::CacheShape;
 use super::mla_query::{MlaHeads, whole};
 use super::rmsnorm::Columns;
 use super::{Matrix, STEP, Target, assert_words, bindings, dispatch, read, shader};
-use crate::gpu::{Buffer, Dispatch, Extent, Grid};
+use crate::gpu::{Buffer, Cost, Dispatch, Extent, Grid};
 use crate::weights::WeightFormat;
 
 /// Lanes of a workgroup, at most.
@@ -119,5 +119,11 @@ impl MlaProject<'_> {
             all,
             Grid::new(Extent::Fixed(h.heads as u32 + 1), Extent::Rows { per: 1 }),
         )
+        .costs(Cost {
+            bytes: q_b.bytes(h.heads * head_rows) + whole(self.kv_b, label, target).bytes(h.kv_heads * h.nope),
+            row_bytes: 4 * (self.a.stride + s.row_words() + h.heads * (s.latent + s.rope)),
+            row_macs: h.heads * (head_rows * self.q_b.k() + h.nope * s.latent),
+            ..Cost::default()
+        })
     }
 }

@@ -2,7 +2,7 @@
 
 use super::mla_latent::CacheShape;
 use super::{Matrix, STEP, Target, assert_words, bindings, dispatch, shader};
-use crate::gpu::{Buffer, Dispatch, Extent, Grid};
+use crate::gpu::{Buffer, Cost, Dispatch, Extent, Grid};
 
 const WG: usize = 256;
 
@@ -73,6 +73,12 @@ impl MlaQuery<'_> {
             all,
             Grid::new(Extent::Fixed(h.heads as u32), Extent::Rows { per: 1 }),
         )
+        .costs(Cost {
+            bytes: part.bytes(h.kv_heads * h.nope),
+            row_bytes: 4 * h.heads * (h.nope + s.latent + 2 * s.rope),
+            row_macs: h.heads * h.nope * s.latent,
+            ..Cost::default()
+        })
     }
 }
 

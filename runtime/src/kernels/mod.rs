@@ -16,6 +16,7 @@ pub mod mla_project;
 pub mod mla_query;
 pub mod product;
 pub mod quantize_rows;
+pub mod read_bandwidth;
 pub mod rmsnorm;
 pub mod rope;
 pub mod sample;
@@ -27,7 +28,7 @@ pub mod ssm_shape;
 
 pub use matrix::Matrix;
 
-use crate::gpu::{Access, Binding, Buffer, Dispatch, Grid, Kernel, Limits};
+use crate::gpu::{Access, Binding, Buffer, Cost, Dispatch, Grid, Kernel, Limits};
 
 /// The text of a file of `shaders/`.
 macro_rules! shader {
@@ -101,6 +102,7 @@ pub(crate) fn dispatch(
         bindings,
         grid,
         forced_by_limits: false,
+        cost: Cost::default(),
     }
 }
 

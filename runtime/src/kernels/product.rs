@@ -4,7 +4,7 @@ use super::matmul_i8::MatMulI8;
 use super::quantize_rows::QuantizeRows;
 use super::rmsnorm::{Columns, RmsNorm};
 use super::{Matrix, STEP, Target, assert_words, bindings, dispatch, matmul, matrix, matvec, matvec_i8, shader};
-use crate::gpu::{Binding, Buffer, Dispatch, Extent, Grid};
+use crate::gpu::{Binding, Buffer, Cost, Dispatch, Extent, Grid};
 
 /// What becomes of the sums.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,6 +124,11 @@ impl<'a> Product<'a> {
         all
     }
 
+    fn cost(&self, weight: &matrix::Part<'_>) -> Cost {
+        // The residual is read and written.
+        weight.product_cost(if self.epilogue == Epilogue::Add { 2 * weight.rows } else { self.outputs() })
+    }
+
     /// Columns of y.
     fn outputs(&self) -> usize {
         if self.epilogue == Epilogue::SwiGlu { self.weight.n() / 2 } else { self.weight.n() }
@@ -173,7 +178,7 @@ impl<'a> Product<'a> {
         let grid = Grid::new(Extent::Fixed(kernel.items as u32), rows);
         let mut d = dispatch(label, kernel.name, sources, constants, &params, all, grid);
         d.forced_by_limits = piece.forced_by_limits;
-        d
+        d.costs(self.cost(&piece.weight))
     }
 
     /// The part that reads x, and its binding.

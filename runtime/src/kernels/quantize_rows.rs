@@ -4,7 +4,7 @@ use super::matrix::GROUP;
 use super::product::Norm;
 use super::rmsnorm::Columns;
 use super::{STEP, Target, assert_words, dispatch, shader};
-use crate::gpu::{Access, Binding, Buffer, Dispatch, Extent, Grid};
+use crate::gpu::{Access, Binding, Buffer, Cost, Dispatch, Extent, Grid};
 
 /// Lanes of a workgroup that owns a row, at most.
 const MOST_LANES: u32 = 512;
@@ -72,5 +72,6 @@ impl QuantizeRows<'_> {
             bindings,
             Grid::new(Extent::Fixed(workgroups), rows),
         )
+        .costs(Cost { row_bytes: 4 * self.width + 36 * groups, ..Cost::default() })
     }
 }

@@ -1,7 +1,7 @@
 //! `rmsnorm.wgsl`: root mean square normalisation of rows, or of a part of wider rows.
 
 use super::{STEP, Target, assert_words, bindings, dispatch, shader};
-use crate::gpu::{Buffer, Dispatch, Extent, Grid};
+use crate::gpu::{Buffer, Cost, Dispatch, Extent, Grid};
 
 /// Lanes of a workgroup, which owns a row, at most.
 const MOST_LANES: u32 = 512;
@@ -64,5 +64,6 @@ impl RmsNorm<'_> {
             bindings(self.step, &[self.x.buffer, self.weight], &[self.y.buffer]),
             Grid::new(Extent::Fixed(1), rows),
         )
+        .costs(Cost { bytes: 4 * self.width, row_bytes: 8 * self.width, ..Cost::default() })
     }
 }

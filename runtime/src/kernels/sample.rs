@@ -1,8 +1,8 @@
-//! `sample_adjust.wgsl`, `sample_partial.wgsl` and `sample_final.wgsl`: from logits to the next token of each slot, in
-//! three dispatches whatever the slots ask for.
+//! `sample_partial.wgsl` and `sample_final.wgsl`: from logits to the next token of each slot, in two dispatches whatever
+//! the slots ask for.
 
 use super::{STEP, Target, assert_words, bindings, dispatch, shader};
-use crate::gpu::{Buffer, Dispatch, Extent, Grid, Purpose};
+use crate::gpu::{Buffer, Cost, Dispatch, Extent, Grid, Purpose};
 
 /// Logit biases that a slot may have.
 pub const SLOT_BIAS: usize = 256;
@@ -17,14 +17,19 @@ pub const TOP_LOGPROBS: usize = 20;
 /// Tokens of the largest vocabulary.
 pub const MOST_VOCAB: usize = 1 << 18;
 
-/// Parts of a row of logits that workgroups look at side by side, at most, and tokens of the shortest.
-const MOST_CHUNKS: usize = 128;
-const LEAST_CHUNK: usize = 1024;
+/// Lanes of `sample_partial`, and tokens of the part of a row of logits that they look at.
+const PARTIAL_WG: usize = 256;
+const CHUNK: usize = 4 * PARTIAL_WG;
+/// Lanes of `sample_final`, one for each chunk.
+const MOST_CHUNKS: usize = MOST_VOCAB / CHUNK;
 /// Words of `Partial` in `parts/sample.wgsl`.
-const PARTIAL: usize = 6;
+const PARTIAL: usize = 8;
 /// Tokens of a lane of `sample_final`, which goes over a whole row, and its lanes at most.
 const FINAL_TOKENS: usize = 32;
 const FINAL_WG: usize = 1024;
+
+// A lane of `sample_partial` has one of each.
+const _: () = assert!(SLOT_BIAS == PARTIAL_WG && SLOT_HISTORY == PARTIAL_WG);
 
 const PART: &str = shader!("parts/sample.wgsl");
 
@@ -172,8 +177,7 @@ impl Sample<'_> {
         assert_words(&b.bias, slots * SLOT_BIAS as u64 * 2, "sample.bias");
         assert_words(&b.stops, slots * SLOT_STOPS as u64, "sample.stops");
 
-        let chunk = vocab.div_ceil(MOST_CHUNKS).next_multiple_of(4).max(LEAST_CHUNK);
-        let chunks = vocab.div_ceil(chunk);
+        let chunks = vocab.div_ceil(CHUNK);
         assert_words(&b.partials, rows * (chunks * PARTIAL) as u64, "sample.partials");
         let each = |items: usize| Grid::new(Extent::Fixed(items as u32), Extent::LogitRows { per: 1 });
         let most = FINAL_WG.min(1 << target.limits.invocations.ilog2());
@@ -182,26 +186,18 @@ impl Sample<'_> {
         vec![
             dispatch(
                 label,
-                "sample_adjust",
-                vec![shader!("sample_adjust.wgsl"), PART, STEP],
-                target.constants(vec![]),
-                &[vocab as u32, stride as u32],
-                bindings(self.step, &[&b.slots, &b.settings, &b.history, &b.bias], &[self.logits]),
-                each(1),
-            ),
-            dispatch(
-                label,
                 "sample_partial",
-                vec![shader!("sample_partial.wgsl"), PART, STEP],
-                target.constants(vec![]),
-                &[vocab as u32, (stride / 4) as u32, chunk as u32, chunks as u32],
-                bindings(self.step, &[&b.slots, &b.settings, self.logits], &[&b.partials]),
+                vec![shader!("sample_partial.wgsl"), PART, STEP, target.lanes(PARTIAL_WG)],
+                target.constants(vec![("WG", PARTIAL_WG as f64)]),
+                &[vocab as u32, stride as u32, chunks as u32],
+                bindings(self.step, &[&b.slots, &b.settings, &b.history, &b.bias], &[self.logits, &b.partials]),
                 each(chunks),
-            ),
+            )
+            .costs(Cost { row_bytes: 4 * (vocab + chunks * PARTIAL), ..Cost::default() }),
             dispatch(
                 label,
                 "sample_final",
-                vec![shader!("sample_final.wgsl"), PART, STEP],
+                vec![shader!("sample_final.wgsl"), shader!("parts/sample_best.wgsl"), PART, STEP],
                 target.constants(vec![("WG", wg as f64)]),
                 &[vocab as u32, (stride / 4) as u32, chunks as u32],
                 bindings(
@@ -210,7 +206,8 @@ impl Sample<'_> {
                     &[&b.slots, &b.history, &b.sampled],
                 ),
                 each(1),
-            ),
+            )
+            .costs(Cost { row_bytes: 4 * chunks * PARTIAL + size_of::<Sampled>(), ..Cost::default() }),
         ]
     }
 }

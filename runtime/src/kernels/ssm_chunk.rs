@@ -3,7 +3,7 @@
 use super::ssm_scores::SsmScores;
 use super::ssm_shape::SsmRows;
 use super::{STEP, Target, assert_words, bindings, dispatch, shader};
-use crate::gpu::{Buffer, Dispatch, Extent, Grid};
+use crate::gpu::{Buffer, Cost, Dispatch, Extent, Grid};
 
 /// Workgroup memory that every adapter has, in quads of f32.
 const MEMORY: usize = 16_384 / 16;
@@ -99,6 +99,12 @@ impl SsmChunk<'_> {
             bindings(m.step, &[m.zxbcdt, m.u, self.scores], &[self.state, self.y]),
             Grid::new(Extent::Fixed((s.heads * blocks) as u32), Extent::Segments),
         )
+        .costs(Cost {
+            row_bytes: 4 * (s.channels() + s.d_inner + s.heads * chunk),
+            row_macs: s.d_inner * (2 * s.head_dim + chunk),
+            segment_bytes: 8 * s.d_inner * s.head_dim,
+            ..Cost::default()
+        })
     }
 }
 

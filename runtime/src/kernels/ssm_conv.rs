@@ -2,7 +2,7 @@
 
 use super::ssm_shape::SsmRows;
 use super::{STEP, Target, assert_words, bindings, dispatch, shader};
-use crate::gpu::{Buffer, Dispatch, Extent, Grid};
+use crate::gpu::{Buffer, Cost, Dispatch, Extent, Grid};
 
 const WG: u32 = 64;
 
@@ -38,5 +38,12 @@ impl SsmConv<'_> {
             bindings(m.step, &[m.zxbcdt, self.weight, self.bias, self.state], &[m.u]),
             Grid::new(Extent::Fixed((s.channels() as u32).div_ceil(WG)), Extent::Rows { per: 1 }),
         )
+        .costs(Cost {
+            bytes: 20 * s.channels(),
+            row_bytes: 8 * s.channels(),
+            row_macs: 4 * s.channels(),
+            segment_bytes: 16 * s.channels(),
+            ..Cost::default()
+        })
     }
 }

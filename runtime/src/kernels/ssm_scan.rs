@@ -2,7 +2,7 @@
 
 use super::ssm_shape::SsmShape;
 use super::{STEP, Target, assert_words, bindings, dispatch, shader};
-use crate::gpu::{Buffer, Dispatch, Extent, Grid};
+use crate::gpu::{Buffer, Cost, Dispatch, Extent, Grid};
 
 /// Quads of each of its four rows of the state that a lane can hold in registers.
 const MOST_KEPT: usize = 4;
@@ -98,6 +98,13 @@ impl SsmScan<'_> {
             ),
             Grid::new(Extent::Fixed(s.heads as u32), Extent::Segments),
         )
+        .costs(Cost {
+            bytes: 4 * s.d_inner,
+            row_bytes: 4 * (s.channels() + 2 * s.d_inner),
+            row_macs: 3 * s.d_inner * s.head_dim,
+            segment_bytes: 8 * s.d_inner * s.head_dim,
+            ..Cost::default()
+        })
     }
 }
 

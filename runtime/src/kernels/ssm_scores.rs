@@ -2,7 +2,7 @@
 
 use super::ssm_shape::{SsmRows, SsmShape};
 use super::{STEP, Target, assert_words, bindings, dispatch, shader};
-use crate::gpu::{Buffer, Dispatch, Extent, Grid};
+use crate::gpu::{Buffer, Cost, Dispatch, Extent, Grid};
 
 /// Lanes along a side of the shader's tile.
 const SIDE: usize = 8;
@@ -48,5 +48,10 @@ impl SsmScores<'_> {
             bindings(m.step, &[m.zxbcdt, m.u, self.heads], &[self.scores]),
             Grid::new(Extent::Fixed(s.heads as u32), Extent::Rows { per: chunk as u32 }),
         )
+        .costs(Cost {
+            row_bytes: 4 * (s.xb_channels() + s.d_inner + s.heads * chunk),
+            row_macs: s.d_inner * chunk,
+            ..Cost::default()
+        })
     }
 }

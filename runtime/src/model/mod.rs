@@ -7,12 +7,14 @@ mod mla;
 mod mlp;
 mod plan;
 mod runner;
+mod speed;
 mod state;
 mod tensors;
 mod work;
 
 pub use plan::{DispatchCount, Mark, Plan, PlanOptions};
 pub use runner::{Model, Row, Step, Taps, Ticket, Token};
+pub use speed::AdapterSpeed;
 pub use state::{Carried, State};
 pub use tensors::{Load, Tensors};
 pub use work::{Rows, Work};

@@ -7,7 +7,7 @@ use super::plan::{Lists, Mark, Plan, PlanOptions};
 use super::state::Carried;
 use super::tensors::Load;
 use super::work::Rows;
-use crate::gpu::{Buffer, DispatchTime, Gpu, Pending, Program, Ring, StepShape};
+use crate::gpu::{Buffer, DispatchTime, Gpu, Pending, Program, Ring, Run, StepShape, StepSize};
 use crate::kernels::Matrix;
 use crate::kernels::embed::FROM_SLOT;
 use crate::kernels::sample::{SLOT_BIAS, SLOT_HISTORY, SLOT_STOPS, SampleSettings, Sampled};
@@ -42,6 +42,19 @@ pub struct Row {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Step {
     pub rows: Vec<Row>,
+}
+
+impl Step {
+    /// How much it holds of what a dispatch's cost grows with.
+    fn size(&self, shape: StepShape) -> StepSize {
+        let context = |row: &Row| u64::from(row.position) + 1;
+        let ends = self.rows.chunk_by(|a, b| a.slot == b.slot).filter_map(|rows| rows.last());
+        StepSize {
+            shape,
+            row_positions: self.rows.iter().map(context).sum(),
+            segment_positions: ends.map(context).sum(),
+        }
+    }
 }
 
 /// A submitted step whose sampled tokens come back.
@@ -144,14 +157,9 @@ impl Model {
     /// When a row is outside of the plan (slot, position, token, number of rows): the engine checks before.
     pub fn submit(&mut self, step: &Step) -> Result<Ticket> {
         let shape = self.request(step);
-        // Fields, not methods: the ring is borrowed beside them.
-        let lists = [&self.single, &self.narrow, &self.batch, &self.wide];
-        let programs = pick(shape.rows, shape.segments, &self.plan.options, lists);
-        let head = &pick(shape.logit_rows, shape.logit_rows, &self.plan.options, lists).head;
-        let mut runs = vec![(&programs.body, 0..programs.body.len()), (head, 0..head.len())];
-        if step.rows.iter().any(|r| r.sample) {
-            runs.push((&self.sampling, 0..self.sampling.len()));
-        }
+        // Fields, not a method: the ring is borrowed beside them.
+        let programs = [&self.single, &self.narrow, &self.batch, &self.wide];
+        let runs = runs(step, shape, &self.plan.options, programs, &self.sampling);
         let bytes = u64::from(shape.logit_rows) * size_of::<Sampled>() as u64;
         Ok(Ticket(self.ring.submit(&self.gpu, &runs, shape, &self.plan.sample.sampled, bytes)?))
     }
@@ -191,17 +199,28 @@ impl Model {
         Ok(values.chunks_exact(rows.stride).map(|row| row[..width].to_vec()).collect())
     }
 
-    /// GPU time of each dispatch of a step.
+    /// GPU time of each dispatch of a step, each in a pass of its own.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] when the device has no timestamps.
     pub async fn profile(&mut self, step: &Step) -> Result<Vec<DispatchTime>> {
-        let shape = self.request(step);
-        let mut times = self.programs(shape).body.profile(&self.gpu, shape).await?;
-        if shape.logit_rows > 0 {
-            times.extend(self.head(shape).profile(&self.gpu, shape).await?);
-        }
-        if step.rows.iter().any(|r| r.sample) {
-            times.extend(self.sampling.profile(&self.gpu, shape).await?);
+        let size = step.size(self.request(step));
+        let mut times = Vec::new();
+        let programs = [&self.single, &self.narrow, &self.batch, &self.wide];
+        for (program, _) in runs(step, size.shape, &self.plan.options, programs, &self.sampling) {
+            times.extend(program.profile(&self.gpu, size).await?);
         }
         Ok(times)
+    }
+
+    /// Nanoseconds of GPU time of a whole step, run as [`Model::submit`] runs it.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] when the device has no timestamps.
+    pub async fn time(&mut self, step: &Step) -> Result<f64> {
+        let shape = self.request(step);
+        let programs = [&self.single, &self.narrow, &self.batch, &self.wide];
+        self.gpu.time(&runs(step, shape, &self.plan.options, programs, &self.sampling), shape).await
     }
 
     /// Zeroes the recurrent state of a slot. Its latents need nothing: they are kept by length.
@@ -255,7 +274,7 @@ impl Model {
             };
             rows.push([token, row.slot, row.position, 1 | offset << 1]);
             if row.logits {
-                logit_rows.push([r as u32, u32::from(row.sample), 0, 0]);
+                logit_rows.push([r as u32, u32::from(row.sample), row.slot, 0]);
             }
             longest = longest.max(row.position + 1);
         }
@@ -290,6 +309,24 @@ impl Drop for Model {
     fn drop(&mut self) {
         self.gpu.release(&self.plan.buffers());
     }
+}
+
+/// What a step runs.
+fn runs<'a>(
+    step: &Step,
+    shape: StepShape,
+    options: &PlanOptions,
+    programs: [&'a Programs; 4],
+    sampling: &'a Program,
+) -> Vec<Run<'a>> {
+    let mut all = vec![&pick(shape.rows, shape.segments, options, programs).body];
+    if shape.logit_rows > 0 {
+        all.push(&pick(shape.logit_rows, shape.logit_rows, options, programs).head);
+    }
+    if step.rows.iter().any(|r| r.sample) {
+        all.push(sampling);
+    }
+    all.into_iter().map(|program| (program, 0..program.len())).collect()
 }
 
 /// The one of the widths single, narrow and wide for so many rows.

@@ -10,6 +10,7 @@ mod mla_latent;
 mod mla_query;
 mod product;
 mod quantize_rows;
+mod read_bandwidth;
 mod rmsnorm;
 mod ssm;
 

@@ -1,16 +1,20 @@
 //! `zebra bench`: prompt and decode speed, in the shape of `llama-bench`, with everything that is needed to measure it
-//! again.
+//! again; where the GPU's time goes; two such records side by side.
 
-use std::collections::{BTreeMap, VecDeque};
+mod compare;
+mod profile;
+mod report;
+
+use std::collections::VecDeque;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
 use pollster::block_on;
-use serde::Serialize;
 use zebra_runtime::engine::{Engine, SamplingOptions};
-use zebra_runtime::gpu::DispatchTime;
-use zebra_runtime::model::{Row, Step, Ticket, Token};
+use zebra_runtime::model::{AdapterSpeed, Row, Step, Ticket, Token};
 
+use self::profile::{Adapter, Profile};
+use self::report::{Report, Speed};
 use crate::args::BenchArgs;
 use crate::load::{self, Loaded};
 use crate::output;
@@ -19,62 +23,17 @@ use crate::terminal::Terminal;
 /// Steps under way at once, as an answer has them.
 const IN_FLIGHT: usize = 4;
 
+/// Times that a step's GPU time is taken; the median counts.
+const TIMED: usize = 9;
+
 /// The commit the program was built from.
 const COMMIT: &str = env!("ZEBRA_COMMIT");
 
-/// A mean with its standard deviation.
-#[derive(Debug, Serialize)]
-struct Speed {
-    /// `pp512` or `tg128`, then the depth and the batch where they are not 0 and 1.
-    test: String,
-    tokens_per_second: f64,
-    deviation: f64,
-    /// Seconds of one repetition each.
-    seconds: Vec<f64>,
-}
-
-impl Speed {
-    fn new(test: String, tokens: usize, seconds: Vec<f64>) -> Self {
-        let speeds: Vec<f64> = seconds.iter().map(|s| tokens as f64 / s).collect();
-        let mean = speeds.iter().sum::<f64>() / speeds.len() as f64;
-        let spread = speeds.iter().map(|s| (s - mean).powi(2)).sum::<f64>();
-        let deviation = (spread / (speeds.len().max(2) - 1) as f64).sqrt();
-        Self { test, tokens_per_second: mean, deviation, seconds }
-    }
-}
-
-/// GPU time of a kernel over one step.
-#[derive(Debug, Serialize)]
-struct KernelTime {
-    kernel: String,
-    dispatches: usize,
-    microseconds: f64,
-}
-
-#[derive(Debug, Serialize)]
-struct Report {
-    model: String,
-    parameters: u64,
-    format: String,
-    cache: String,
-    context: usize,
-    adapter: String,
-    driver: String,
-    commit: &'static str,
-    version: &'static str,
-    load_seconds: f64,
-    first_token_seconds: f64,
-    dispatches_per_token: usize,
-    weight_bytes: u64,
-    peak_gpu_bytes: u64,
-    peak_host_bytes: Option<u64>,
-    results: Vec<Speed>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    profile: BTreeMap<String, Vec<KernelTime>>,
-}
-
 pub fn run(args: &BenchArgs, adapter: Option<&str>) -> Result<()> {
     let terminal = Terminal::new(args.json);
+    if let Some(files) = &args.compare {
+        return compare::run(files, &terminal);
+    }
     let slots = args.batch.iter().copied().max().unwrap_or(1);
     let deepest = args.depth.iter().copied().max().unwrap_or(0);
     let need = deepest + args.prompt.max(args.generate) + 1;
@@ -92,18 +51,20 @@ pub fn run(args: &BenchArgs, adapter: Option<&str>) -> Result<()> {
         bench.prompt(0, args.prompt.max(1))?; // warms up
         bench.prompt(0, args.prompt.max(1))?
     };
+    let adapter_speed = if args.profile { Some(block_on(bench.engine.model().adapter_speed())?) } else { None };
     let mut results = Vec::new();
-    let mut profile = BTreeMap::new();
     for &depth in &args.depth {
         bench.fill(depth, slots)?;
         if args.prompt > 0 {
             let label = label("pp", args.prompt, depth, 1);
             terminal.note(format_args!("{label} …"));
             let seconds = (0..args.repetitions).map(|_| bench.prompt(depth, args.prompt)).collect::<Result<_>>()?;
-            if args.profile {
-                profile.insert(label.clone(), by_kernel(bench.profile_prompt(depth, args.prompt)?));
+            let mut result = Speed::new(label, args.prompt, seconds);
+            if let Some(adapter) = &adapter_speed {
+                let step = bench.prompt_step(depth, args.prompt);
+                result.profile = Some(bench.profile(&step, adapter)?);
             }
-            results.push(Speed::new(label, args.prompt, seconds));
+            results.push(result);
         }
         for &batch in &args.batch {
             if args.generate == 0 {
@@ -114,10 +75,15 @@ pub fn run(args: &BenchArgs, adapter: Option<&str>) -> Result<()> {
             bench.decode(depth, batch, args.generate.min(8))?; // warms up
             let seconds =
                 (0..args.repetitions).map(|_| bench.decode(depth, batch, args.generate)).collect::<Result<_>>()?;
-            if args.profile {
-                profile.insert(label.clone(), by_kernel(bench.profile_decode(depth, batch)?));
+            let mut result = Speed::new(label, args.generate * batch, seconds);
+            let step = bench.decode_step(depth, batch, true);
+            if let Some(nanoseconds) = bench.gpu_time(&step)? {
+                result.gpu_step(nanoseconds, args.generate);
             }
-            results.push(Speed::new(label, args.generate * batch, seconds));
+            if let Some(adapter) = &adapter_speed {
+                result.profile = Some(bench.profile(&step, adapter)?);
+            }
+            results.push(result);
         }
     }
     let plan = engine.model().plan();
@@ -140,9 +106,9 @@ pub fn run(args: &BenchArgs, adapter: Option<&str>) -> Result<()> {
         peak_gpu_bytes: allocated.values().sum(),
         peak_host_bytes: peak_host_bytes(),
         results,
-        profile,
+        adapter_speed: adapter_speed.as_ref().map(Adapter::new),
     };
-    if args.json { output::json(&report) } else { Ok(output::text(&table(&report))?) }
+    if args.json { output::json(&report) } else { Ok(output::text(&report.table())?) }
 }
 
 fn label(kind: &str, tokens: usize, depth: usize, batch: usize) -> String {
@@ -158,8 +124,12 @@ struct Bench<'a> {
 
 impl Bench<'_> {
     /// A token for a position: spread over the vocabulary, the same in every run.
+    fn id(&self, position: usize) -> u32 {
+        (position as u32).wrapping_mul(2_654_435_761) % self.vocab
+    }
+
     fn token(&self, position: usize) -> Token {
-        Token::Id((position as u32).wrapping_mul(2_654_435_761) % self.vocab)
+        Token::Id(self.id(position))
     }
 
     fn rows(&self, slot: usize, first: usize, count: usize) -> Vec<Row> {
@@ -189,11 +159,22 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// Fills every slot to a depth.
+    /// Fills every slot to a depth: one reads, the others get its state.
     fn fill(&mut self, depth: usize, slots: usize) -> Result<()> {
         for slot in 0..slots {
             self.engine.reset(slot);
-            self.read(slot, 0, depth, false)?;
+        }
+        if depth == 0 {
+            return Ok(());
+        }
+        self.read(0, 0, depth, false)?;
+        if slots == 1 {
+            return Ok(());
+        }
+        self.engine.assume_read(0, (0..depth).map(|p| self.id(p)).collect());
+        let filled = block_on(self.engine.snapshot(0))?;
+        for slot in 1..slots {
+            self.engine.restore(slot, &filled)?;
         }
         Ok(())
     }
@@ -206,10 +187,27 @@ impl Bench<'_> {
         Ok(start.elapsed().as_secs_f64())
     }
 
-    fn profile_prompt(&mut self, depth: usize, count: usize) -> Result<Vec<DispatchTime>> {
+    /// The first step of a prompt.
+    fn prompt_step(&self, depth: usize, count: usize) -> Step {
         let chunk = self.engine.model().plan().options.max_rows as usize;
-        let rows = self.rows(0, depth, count.min(chunk));
-        Ok(block_on(self.engine.model_mut().profile(&Step { rows }))?)
+        Step { rows: self.rows(0, depth, count.min(chunk)) }
+    }
+
+    /// Where the GPU's time goes in a step.
+    fn profile(&mut self, step: &Step, adapter: &AdapterSpeed) -> Result<Profile> {
+        let whole = self.gpu_time(step)?;
+        Ok(Profile::new(block_on(self.engine.model_mut().profile(step))?, whole, adapter))
+    }
+
+    /// Nanoseconds of GPU time of a step, where the adapter can tell.
+    fn gpu_time(&mut self, step: &Step) -> Result<Option<f64>> {
+        if !self.engine.model().gpu().has_timestamps() {
+            return Ok(None);
+        }
+        let model = self.engine.model_mut();
+        let mut times = (0..TIMED).map(|_| block_on(model.time(step))).collect::<Result<Vec<f64>, _>>()?;
+        times.sort_by(f64::total_cmp);
+        Ok(Some(times[TIMED / 2]))
     }
 
     fn sampling(&mut self, slot: usize, position: usize) -> Result<()> {
@@ -227,9 +225,9 @@ impl Bench<'_> {
         let start = Instant::now();
         let mut under_way = VecDeque::new();
         for i in 0..count {
-            let rows = self.decode_rows(depth + i, batch, i == 0);
+            let step = self.decode_step(depth + i, batch, i == 0);
             let model = self.engine.model_mut();
-            under_way.push_back(model.submit(&Step { rows })?);
+            under_way.push_back(model.submit(&step)?);
             if under_way.len() == IN_FLIGHT {
                 if let Some(ticket) = under_way.pop_front() {
                     block_on(model.wait(ticket))?;
@@ -242,8 +240,8 @@ impl Bench<'_> {
         Ok(start.elapsed().as_secs_f64())
     }
 
-    fn decode_rows(&self, position: usize, batch: usize, first: bool) -> Vec<Row> {
-        (0..batch)
+    fn decode_step(&self, position: usize, batch: usize, first: bool) -> Step {
+        let rows = (0..batch)
             .map(|slot| Row {
                 slot: slot as u32,
                 token: if first { self.token(position) } else { Token::FromSlot },
@@ -251,34 +249,9 @@ impl Bench<'_> {
                 logits: true,
                 sample: true,
             })
-            .collect()
+            .collect();
+        Step { rows }
     }
-
-    fn profile_decode(&mut self, depth: usize, batch: usize) -> Result<Vec<DispatchTime>> {
-        let rows = self.decode_rows(depth, batch, true);
-        Ok(block_on(self.engine.model_mut().profile(&Step { rows }))?)
-    }
-}
-
-/// Times summed over dispatches of the same kernel and the same place in a layer, the longest first.
-fn by_kernel(times: Vec<DispatchTime>) -> Vec<KernelTime> {
-    let mut sums: BTreeMap<String, (usize, f64)> = BTreeMap::new();
-    for time in times {
-        // "layer3.out_proj.matvec" counts as "out_proj.matvec".
-        let name = match time.label.split_once('.') {
-            Some((layer, rest)) if layer.starts_with("layer") => rest.to_owned(),
-            _ => time.label.clone(),
-        };
-        let sum = sums.entry(name).or_default();
-        sum.0 += 1;
-        sum.1 += time.nanoseconds / 1000.0;
-    }
-    let mut all: Vec<KernelTime> = sums
-        .into_iter()
-        .map(|(kernel, (dispatches, microseconds))| KernelTime { kernel, dispatches, microseconds })
-        .collect();
-    all.sort_by(|a, b| b.microseconds.total_cmp(&a.microseconds));
-    all
 }
 
 /// The most memory this process ever had, where the system tells it.
@@ -286,49 +259,4 @@ fn peak_host_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
     Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
-}
-
-fn table(r: &Report) -> String {
-    use std::fmt::Write;
-    let mut out = String::new();
-    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-    let mut line = |text: String| {
-        // Writing to a String cannot fail.
-        let _ = writeln!(out, "{text}");
-    };
-    line(format!("{} on {} ({})", r.model, r.adapter, r.driver));
-    line(format!(
-        "commit {} · load {:.2} s · first token of the prompt {:.1} ms · {} dispatches a token",
-        r.commit,
-        r.load_seconds,
-        1e3 * r.first_token_seconds,
-        r.dispatches_per_token,
-    ));
-    let host = r.peak_host_bytes.map_or("not measured".into(), |b| format!("{:.1} MiB", mib(b)));
-    line(format!(
-        "GPU memory {:.1} MiB (weights {:.1}) · peak host memory {host}",
-        mib(r.peak_gpu_bytes),
-        mib(r.weight_bytes)
-    ));
-    line(String::new());
-    line("| parameters | format | cache | test | tokens/s |".into());
-    line("|---|---|---|---|---|".into());
-    for s in &r.results {
-        line(format!(
-            "| {:.2} B | {} | {} | {} | {:.1} ± {:.1} |",
-            r.parameters as f64 / 1e9,
-            r.format,
-            r.cache,
-            s.test,
-            s.tokens_per_second,
-            s.deviation,
-        ));
-    }
-    for (test, kernels) in &r.profile {
-        line(format!("\nGPU time of one step of {test}:"));
-        for k in kernels {
-            line(format!("  {:>10.1} us  {:>3} x {}", k.microseconds, k.dispatches, k.kernel));
-        }
-    }
-    out
 }

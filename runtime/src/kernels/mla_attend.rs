@@ -142,7 +142,7 @@ impl Tiling {
     }
 
     fn fits(self, shape: CacheShape, limits: &Limits) -> bool {
-        let row = shape.row_words() / 4 | 1;
+        let row = (shape.row_words() / 4) | 1;
         let vec4s = self.pool(shape) + self.tile * row + self.fours() * self.slots() + self.heads + self.fours();
         16 * vec4s <= limits.workgroup_memory as usize
             && self.lanes <= limits.invocations as usize

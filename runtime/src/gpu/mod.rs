@@ -12,7 +12,7 @@ mod program;
 mod readback;
 
 pub use buffer::{Buffer, Purpose};
-pub use device::{AdapterDescription, Gpu, Limits};
+pub use device::{AdapterDescription, Cooperative, Gpu, Limits};
 pub use dispatch::{Access, Binding, Dispatch, Extent, Grid, Kernel, StepShape};
 pub use program::{DispatchTime, Program};
 pub use readback::{Pending, Ring, Run};

@@ -55,7 +55,14 @@ fn start() -> mpsc::Sender<Job> {
     thread::spawn(move || {
         let gpu = pollster::block_on(Gpu::open(None)).unwrap_or_else(|e| panic!("{e}"));
         let d = gpu.description();
-        report(&format!("adapter: {} ({}, {}, subgroups: {})", d.name, d.backend, d.driver, gpu.has_subgroups()));
+        report(&format!(
+            "adapter: {} ({}, {}, subgroups: {}, cooperative matrices: {})",
+            d.name,
+            d.backend,
+            d.driver,
+            gpu.has_subgroups(),
+            gpu.cooperative().map_or("none".into(), |c| format!("{0} x {0}, {1} lanes", c.side, c.lanes))
+        ));
         for job in queue {
             job(&gpu);
         }

@@ -141,8 +141,35 @@ impl Part<'_> {
         }
     }
 
+    /// The shader parts that read it by whole groups, as f16.
+    pub(crate) fn group_sources(&self) -> Vec<&'static str> {
+        let pieces =
+            if self.pieces.len() == 1 { shader!("parts/pieces_1.wgsl") } else { shader!("parts/pieces_4.wgsl") };
+        let scales = shader!("parts/scales.wgsl");
+        match self.matrix.format {
+            WeightFormat::F32 => vec![pieces, shader!("parts/group_f32.wgsl")],
+            WeightFormat::F16 => vec![pieces, shader!("parts/group_f16.wgsl")],
+            WeightFormat::Q8 => vec![pieces, scales, shader!("parts/group_q8.wgsl")],
+            WeightFormat::Q4 => vec![pieces, scales, shader!("parts/group_q4.wgsl")],
+        }
+    }
+
     /// The constants they need.
+    pub(crate) fn group_constants(&self) -> Vec<(&'static str, f64)> {
+        self.constants_of_words(16)
+    }
+
+    /// The constants that [`Self::sources`] need.
     pub(crate) fn constants(&self) -> Vec<(&'static str, f64)> {
+        self.constants_of_words(match self.matrix.format {
+            WeightFormat::F32 | WeightFormat::F16 => 16,
+            WeightFormat::Q8 => 8,
+            WeightFormat::Q4 => 4,
+        })
+    }
+
+    /// The constants of parts whose words have so many bytes.
+    fn constants_of_words(&self, word: u64) -> Vec<(&'static str, f64)> {
         let mut all = Vec::new();
         if self.matrix.scales.is_some() && self.first_row > 0 {
             all.push(("FIRST_GROUP", (self.first_row * self.matrix.k.div_ceil(GROUP)) as f64));
@@ -150,11 +177,6 @@ impl Part<'_> {
         if self.pieces.len() == 1 {
             return all;
         }
-        let word = match self.matrix.format {
-            WeightFormat::F32 | WeightFormat::F16 => 16,
-            WeightFormat::Q8 => 8,
-            WeightFormat::Q4 => 4,
-        };
         let words = self.matrix.piece_rows as u64 * Matrix::row_bytes(self.matrix.format, self.matrix.k) / word;
         all.push(("PIECE_WORDS", words as f64));
         all

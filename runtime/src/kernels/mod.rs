@@ -4,7 +4,9 @@
 
 pub mod embed;
 pub mod gated_norm;
+pub mod half_rows;
 pub mod matmul;
+pub mod matmul_coop;
 pub mod matrix;
 pub mod mla_attend;
 pub mod mla_combine;

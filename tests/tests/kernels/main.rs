@@ -1,7 +1,9 @@
 //! Tables of cases: every kernel on the GPU against its CPU twin. See `table` for what a case goes through.
 
 mod embed;
+mod half_rows;
 mod matmul;
+mod matmul_coop;
 mod mla_attend;
 mod mla_chain;
 mod mla_combine;
@@ -60,7 +62,7 @@ fn table<C: Debug + Send + 'static>(
 
 /// How a weight is cut by limits that are smaller than this adapter's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Cut {
+pub enum Cut {
     Whole,
     /// Three pieces in one dispatch.
     Pieces,

@@ -16,19 +16,19 @@ use super::{Cut, Input, table, target};
 const MAX_ROWS: u32 = 140;
 
 #[derive(Debug, Clone, Copy)]
-struct Case {
-    format: WeightFormat,
-    n: usize,
-    k: usize,
-    rows: usize,
-    epilogue: Epilogue,
-    width: Width,
-    plain: bool,
-    subgroups: bool,
-    cut: Cut,
+pub struct Case {
+    pub format: WeightFormat,
+    pub n: usize,
+    pub k: usize,
+    pub rows: usize,
+    pub epilogue: Epilogue,
+    pub width: Width,
+    pub plain: bool,
+    pub subgroups: bool,
+    pub cut: Cut,
     /// Some of x are a thousand times the others.
-    outliers: bool,
-    logit_rows: bool,
+    pub outliers: bool,
+    pub logit_rows: bool,
 }
 
 impl Default for Case {
@@ -52,24 +52,24 @@ impl Default for Case {
 const EPILOGUES: [Epilogue; 3] = [Epilogue::Store, Epilogue::Add, Epilogue::SwiGlu];
 
 /// The formats by turns, the epilogues by slower turns.
-fn varied(i: usize, n: usize, k: usize, rows: usize) -> Case {
+pub fn varied(i: usize, n: usize, k: usize, rows: usize) -> Case {
     let epilogue = EPILOGUES[i / 4 % 3];
     let n = if epilogue == Epilogue::SwiGlu { 2 * n } else { n };
     Case { format: FORMATS[i % 4], n, k, rows, epilogue, ..Case::default() }
 }
 
-struct Data {
-    weight: Weight,
-    x: Vec<f32>,
-    x_stride: usize,
-    x_offset: usize,
-    y: Vec<f32>,
-    y_stride: usize,
-    y_offset: usize,
+pub struct Data {
+    pub weight: Weight,
+    pub x: Vec<f32>,
+    pub x_stride: usize,
+    pub x_offset: usize,
+    pub y: Vec<f32>,
+    pub y_stride: usize,
+    pub y_offset: usize,
 }
 
 impl Data {
-    fn new(case: &Case) -> Self {
+    pub fn new(case: &Case) -> Self {
         let mut random = Random::new((case.n * 31 + case.k * 7 + case.rows) as u64);
         let weight = Weight::random(case.format, case.n, case.k, &mut random);
         // x is a part of wider rows; whatever else they hold must not be read.
@@ -95,7 +95,7 @@ impl Data {
         Self { weight, x, x_stride, x_offset, y, y_stride, y_offset }
     }
 
-    fn expected(&self, case: &Case, input: Input) -> Vec<f64> {
+    pub fn expected(&self, case: &Case, input: Input) -> Vec<f64> {
         let untouched = |v: &f32| {
             if v.to_bits() == POISON { UNTOUCHED } else { f64::from(*v) }
         };
@@ -213,7 +213,7 @@ fn matmul_tiles() {
 }
 
 /// Every product of the released models, (n, k). The large ones get fewer outputs, for a software adapter's sake.
-const GEOMETRY: [(&str, usize, usize); 21] = [
+pub const GEOMETRY: [(&str, usize, usize); 21] = [
     ("1B in_proj", 5152, 2048),
     ("1B out_proj", 2048, 2048),
     ("1B q_a + kv_a", 1344 + 160, 2048),

@@ -2,7 +2,7 @@
 //
 // A workgroup rounds its ROWS rows of x (times the norm's gain) to int8, with a scale for each group of 32, as W has
 // them: codes in workgroup memory, BLOCK groups at a time. Then a team of TEAM lanes makes four outputs: a lane takes
-// every TEAM-th group of k, 16 or 32 bytes of W in one or two loads; its first ones are under way while x is rounded.
+// every TEAM-th group of k, 16 or 32 bytes of W in one or two loads; its first two are under way while x is rounded.
 // Products within a group are exact.
 //
 // A norm's 1 / rms is a factor of the row's sums: it is not waited for.
@@ -120,6 +120,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) groups: 
         let width = min(BLOCK, k_groups - block);
         let last = block + BLOCK >= k_groups;
         let first = four(own_set, block + min(l, width - 1u));
+        let second = four(own_set, block + min(l + TEAM, width - 1u));
         squares.x += round_row(lanes, lane, 0u, start0, block, width);
         if (ROWS > 1u) {
             squares.y += round_row(lanes, lane, 1u, start1, block, width);
@@ -134,7 +135,9 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) groups: 
         }
         for (var g = l; g < width; g += TEAM) {
             var w = first;
-            if (g != l) {
+            if (g == l + TEAM) {
+                w = second;
+            } else if (g != l) {
                 w = four(own_set, block + g);
             }
             sum0 += products(w, 0u, g);

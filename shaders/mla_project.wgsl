@@ -71,29 +71,43 @@ fn append(r: u32, lid: u32) {
     }
 }
 
+// Eight weights times the eight of q_a that start at 8 * oct.
+fn times_x(w: mat2x4<f32>, oct: u32) -> f32 {
+    let at = min(2u * oct, X_QUADS - 2u);
+    return select(0.0, dot(w[0], x[at]) + dot(w[1], x[at + 1u]), 2u * oct < X_QUADS);
+}
+
 fn project(r: u32, h: u32, lid: u32) {
+    // A lane's first four eights of its row, and what it absorbs first, are under way before q_a is there.
+    let octs = X_QUADS / 2u;
+    let d = lid / SPLIT;
+    let row_at_w = (h * HEAD_ROWS + min(d, HEAD_ROWS - 1u)) * octs;
+    let oct0 = lid % SPLIT;
+    var w0 = weight_oct(row_at_w + min(oct0, octs - 1u));
+    var w1 = weight_oct(row_at_w + min(oct0 + SPLIT, octs - 1u));
+    var w2 = weight_oct(row_at_w + min(oct0 + 2u * SPLIT, octs - 1u));
+    var w3 = weight_oct(row_at_w + min(oct0 + 3u * SPLIT, octs - 1u));
+    let share = lid / LATENT_QUADS;
+    let quad = lid % LATENT_QUADS;
+    let wk = h / params.share * params.kv_rows * params.kv_quads;
+    let absorbed = kv_b_quad(wk + min(share, params.nope - 1u) * params.kv_quads + quad);
+    let position = row_at(r).position;
     for (var i = lid; i < X_QUADS; i += WG) {
         x[i] = a[r * params.a_stride + i];
     }
     workgroupBarrier();
-    let d = lid / SPLIT;
     if (d < HEAD_ROWS) {
-        let row_at_w = (h * HEAD_ROWS + d) * (X_QUADS / 2u);
         var sum = 0.0;
-        // Four at a time, so that their loads are under way together; what hangs over counts for nothing.
-        let octs = X_QUADS / 2u;
-        for (var oct = lid % SPLIT; oct < octs; oct += 4u * SPLIT) {
-            let oct1 = min(oct + SPLIT, octs - 1u);
-            let oct2 = min(oct + 2u * SPLIT, octs - 1u);
-            let oct3 = min(oct + 3u * SPLIT, octs - 1u);
-            let w0 = weight_oct(row_at_w + oct);
-            let w1 = weight_oct(row_at_w + oct1);
-            let w2 = weight_oct(row_at_w + oct2);
-            let w3 = weight_oct(row_at_w + oct3);
-            sum += dot(w0[0], x[2u * oct]) + dot(w0[1], x[2u * oct + 1u]);
-            sum += select(0.0, dot(w1[0], x[2u * oct1]) + dot(w1[1], x[2u * oct1 + 1u]), oct + SPLIT < octs);
-            sum += select(0.0, dot(w2[0], x[2u * oct2]) + dot(w2[1], x[2u * oct2 + 1u]), oct + 2u * SPLIT < octs);
-            sum += select(0.0, dot(w3[0], x[2u * oct3]) + dot(w3[1], x[2u * oct3 + 1u]), oct + 3u * SPLIT < octs);
+        for (var oct = oct0; oct < octs; oct += 4u * SPLIT) {
+            if (oct != oct0) {
+                w0 = weight_oct(row_at_w + oct);
+                w1 = weight_oct(row_at_w + min(oct + SPLIT, octs - 1u));
+                w2 = weight_oct(row_at_w + min(oct + 2u * SPLIT, octs - 1u));
+                w3 = weight_oct(row_at_w + min(oct + 3u * SPLIT, octs - 1u));
+            }
+            // What hangs over the row's end counts for nothing.
+            sum += times_x(w0, oct) + times_x(w1, oct + SPLIT) + times_x(w2, oct + 2u * SPLIT)
+                + times_x(w3, oct + 3u * SPLIT);
         }
         folds[lid] = vec4<f32>(sum);
     }
@@ -107,12 +121,10 @@ fn project(r: u32, h: u32, lid: u32) {
     }
     workgroupBarrier();
 
-    let share = lid / LATENT_QUADS;
-    let quad = lid % LATENT_QUADS;
-    let wk = h / params.share * params.kv_rows * params.kv_quads;
     var part = vec4<f32>(0.0);
-    if (share < SHARES) {
-        for (var i = share; i < params.nope; i += SHARES) {
+    if (share < SHARES && share < params.nope) {
+        part = q[share] * absorbed;
+        for (var i = share + SHARES; i < params.nope; i += SHARES) {
             part += q[i] * kv_b_quad(wk + i * params.kv_quads + quad);
         }
     }
@@ -126,7 +138,6 @@ fn project(r: u32, h: u32, lid: u32) {
         }
         query[to + lid] = sum * params.scale;
     }
-    let position = row_at(r).position;
     for (var i = lid; i < params.rope_quads; i += WG) {
         var v = vec4<f32>(0.0);
         for (var j = 0u; j < 4u; j++) {

@@ -55,7 +55,14 @@ fn start() -> mpsc::Sender<Job> {
     thread::spawn(move || {
         let gpu = pollster::block_on(Gpu::open(None)).unwrap_or_else(|e| panic!("{e}"));
         let d = gpu.description();
-        report(&format!("adapter: {} ({}, {}, subgroups: {})", d.name, d.backend, d.driver, gpu.has_subgroups()));
+        report(&format!(
+            "adapter: {} ({}, {}, subgroups: {}, cooperative matrices: {})",
+            d.name,
+            d.backend,
+            d.driver,
+            gpu.has_subgroups(),
+            gpu.cooperative().map_or("none".into(), |c| format!("{0} x {0}, {1} lanes", c.side, c.lanes))
+        ));
         for job in queue {
             job(&gpu);
         }
@@ -71,7 +78,7 @@ pub fn report(line: &str) {
 
 /// What kernels are chosen for on this GPU, once for each part that sums over lanes.
 pub fn targets(gpu: &Gpu, max_rows: u32) -> Vec<Target> {
-    let plain = Target { subgroups: false, plain: false, max_rows, limits: gpu.limits() };
+    let plain = Target { subgroups: false, plain: false, cooperative: None, max_rows, limits: gpu.limits() };
     let mut all = vec![plain];
     if gpu.has_subgroups() {
         all.push(Target { subgroups: true, ..plain });

@@ -11,10 +11,15 @@ use pollster::block_on;
 use serde_json::{Value, json};
 use zebra_runtime::config::{BaseAttention, Layer, Mamba2Config, MlaConfig, ModelConfig, Rope};
 use zebra_runtime::engine::CacheFormat;
-use zebra_runtime::gpu::{Access, Buffer, Dispatch, Limits, Purpose};
+use zebra_runtime::gpu::{Access, Buffer, Cooperative, Dispatch, Limits, Purpose};
+use zebra_runtime::kernels::half_rows::{HalfRows, bytes as half_rows_bytes};
+use zebra_runtime::kernels::matmul_coop::MatMulCoop;
+use zebra_runtime::kernels::product::{Epilogue, Norm};
 use zebra_runtime::kernels::read_bandwidth::ReadBandwidth;
+use zebra_runtime::kernels::rmsnorm::Columns;
+use zebra_runtime::kernels::{Matrix, Target};
 use zebra_runtime::model::{Plan, PlanOptions};
-use zebra_runtime::weights::{Checkpoint, Preset};
+use zebra_runtime::weights::{Checkpoint, Preset, WeightFormat};
 use zebra_tests::files::TestFolder;
 use zebra_tests::harness::report;
 
@@ -162,6 +167,7 @@ fn all_shaders() -> Vec<Shader> {
                     narrow_rows: 8,
                     logit_rows: 2,
                     plain,
+                    cooperative: None,
                     subgroups,
                 };
                 let plan = match Plan::new(&config, options, limits) {
@@ -186,6 +192,60 @@ fn all_shaders() -> Vec<Shader> {
     all.into_iter().collect()
 }
 
+/// The rows that products on cooperative matrices take: a shader for every adapter, whether or not a plan has it.
+fn half_rows() -> Vec<Shader> {
+    let mut all = BTreeSet::new();
+    let (step, x) = (control(4 * (1 + 3 * 512)), control(512 * 96));
+    let (weight, y) = (control(96), Buffer::new("half", half_rows_bytes(512, 96), Purpose::Control));
+    for (norm, logit_rows) in [(false, false), (true, false), (true, true)] {
+        let rows = HalfRows {
+            step: &step,
+            x: Columns::rows(&x, 96),
+            norm: norm.then_some(Norm { weight: &weight, eps: 1e-5 }),
+            y: &y,
+            width: 96,
+            logit_rows,
+        };
+        all.insert(Shader::of(&rows.dispatch("test", TARGET)));
+    }
+    all.into_iter().collect()
+}
+
+/// Products on cooperative matrices, which naga alone knows: both sizes of matrices and of tiles, every format and
+/// epilogue, whole and cut.
+fn cooperative() -> Vec<Shader> {
+    let mut all = BTreeSet::new();
+    let (step, half) = (control(4 * (1 + 3 * 512)), Buffer::new("half", half_rows_bytes(512, 96), Purpose::Control));
+    for matrices in [Cooperative { side: 16, lanes: 32 }, Cooperative { side: 8, lanes: 8 }] {
+        for format in WeightFormat::ALL {
+            for (n, pieces) in [(96, 1), (4096, 1), (4096, 3)] {
+                let limits = Limits { binding: Matrix::row_bytes(format, 96) * 4096u64.div_ceil(pieces), ..LEAST };
+                let weight = Matrix::new("weight", format, n, 96, &limits);
+                let y = control(512 * n);
+                for epilogue in [Epilogue::Store, Epilogue::Add, Epilogue::SwiGlu] {
+                    let product = MatMulCoop {
+                        step: &step,
+                        x: &half,
+                        weight: &weight,
+                        y: Columns::rows(&y, n),
+                        epilogue,
+                        logit_rows: false,
+                    };
+                    let dispatches = product.dispatches("test", matrices, Target { limits, ..TARGET });
+                    all.extend(dispatches.iter().map(Shader::of));
+                }
+            }
+        }
+    }
+    all.into_iter().collect()
+}
+
+const TARGET: Target = Target { subgroups: true, cooperative: None, plain: false, max_rows: 512, limits: LEAST };
+
+fn control(words: usize) -> Buffer {
+    Buffer::new("test", 4 * words as u64, Purpose::Control)
+}
+
 /// What naga says against a shader.
 fn refused_by_naga(source: &str, constants: impl Iterator<Item = (String, f64)>) -> Option<String> {
     let module = match naga::front::wgsl::parse_str(source) {
@@ -205,7 +265,9 @@ fn refused_by_naga(source: &str, constants: impl Iterator<Item = (String, f64)>)
 
 #[test]
 fn naga_accepts_every_shader() {
-    let shaders = all_shaders();
+    let mut shaders = all_shaders();
+    shaders.extend(half_rows());
+    shaders.extend(cooperative());
     let mut refused = Vec::new();
     for shader in &shaders {
         if let Some(reason) = refused_by_naga(&shader.source, shader.constants()) {
@@ -220,7 +282,7 @@ fn naga_accepts_every_shader() {
 
 #[test]
 fn tint_accepts_every_shader() {
-    let shaders: Vec<Value> = all_shaders().iter().map(Shader::for_tint).collect();
+    let shaders: Vec<Value> = all_shaders().iter().chain(&half_rows()).map(Shader::for_tint).collect();
     let folder = tempfile::tempdir().expect("a temporary folder");
     let list = folder.path().join("shaders.json");
     std::fs::write(&list, serde_json::to_vec(&shaders).expect("JSON")).expect("the list is written");
@@ -231,10 +293,12 @@ fn tint_accepts_every_shader() {
     report(&format!("shaders: {}", said.trim()));
 }
 
-/// A file that no plan joins would be compiled by nobody.
+/// A file that nothing joins would be compiled by nobody.
 #[test]
 fn every_shader_file_is_part_of_a_plan() {
-    let shaders = all_shaders();
+    let mut shaders = all_shaders();
+    shaders.extend(half_rows());
+    shaders.extend(cooperative());
     let mut files = 0;
     for folder in ["shaders", "shaders/parts"] {
         for entry in std::fs::read_dir(root().join(folder)).expect("the folder of shaders") {

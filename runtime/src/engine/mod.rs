@@ -125,6 +125,7 @@ impl LoadOptions {
             logit_rows: self.logit_rows.unwrap_or(self.slots as u32).min(max_rows),
             plain,
             subgroups: gpu.has_subgroups() && !plain,
+            cooperative: gpu.cooperative().filter(|_| !plain),
         })
     }
 }
@@ -211,7 +212,9 @@ impl Engine {
     pub async fn revive(&mut self, files: &dyn Files, gpu: Gpu, progress: &mut dyn FnMut(Progress)) -> Result<()> {
         let checkpoint = Checkpoint::open(files).await?;
         let options = self.model.plan().options.clone();
-        let options = PlanOptions { subgroups: options.subgroups && gpu.has_subgroups(), ..options };
+        let (subgroups, cooperative) = (options.subgroups && gpu.has_subgroups(), gpu.cooperative());
+        let cooperative = cooperative.filter(|_| !options.plain);
+        let options = PlanOptions { subgroups, cooperative, ..options };
         let plan = Plan::new(checkpoint.config(), options, gpu.limits())?;
         for snapshot in &self.kept {
             snapshot.lose_gpu();

@@ -62,6 +62,7 @@ pub async fn probe(files: &dyn Files, gpu: Gpu, ids: &[u32], options: &ProbeOpti
         logit_rows: rows,
         plain: options.plain,
         subgroups: gpu.has_subgroups() && !options.plain,
+        cooperative: gpu.cooperative().filter(|_| !options.plain),
     };
     let plan = Plan::new(&config, plan, gpu.limits())?;
     let mut model = Model::load(gpu, &checkpoint, plan, &mut |_, _| {}).await?;

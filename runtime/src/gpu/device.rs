@@ -87,6 +87,43 @@ impl AdapterDescription {
     }
 }
 
+/// Cooperative matrices of `side` x `side`, factors of f16 and sums of f32, that subgroups of `lanes` lanes hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cooperative {
+    /// 16, or 8 (Mesa's software driver).
+    pub side: u32,
+    pub lanes: u32,
+}
+
+impl Cooperative {
+    /// Elements of a matrix that one lane holds in `matmul_coop.wgsl`.
+    const PER_LANE: u32 = 8;
+
+    /// What an adapter offers of what our shaders can use. Some name the feature and offer other sizes or types, and
+    /// the lanes of a subgroup must be known before the shader is written.
+    fn offered(adapter: &wgpu::Adapter, features: wgpu::Features) -> Option<Self> {
+        let needed =
+            wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX | wgpu::Features::SHADER_F16 | wgpu::Features::SUBGROUP;
+        let info = adapter.get_info();
+        if cfg!(target_arch = "wasm32")
+            || !features.contains(needed)
+            || info.subgroup_min_size != info.subgroup_max_size
+        {
+            return None;
+        }
+        let sizes = adapter.cooperative_matrix_properties();
+        let has = |side: u32| {
+            side * side == Self::PER_LANE * info.subgroup_max_size
+                && sizes.iter().any(|p| {
+                    [p.m_size, p.n_size, p.k_size] == [side; 3]
+                        && p.ab_type == wgpu::CooperativeScalarType::F16
+                        && p.cr_type == wgpu::CooperativeScalarType::F32
+                })
+        };
+        [16, 8].into_iter().find(|side| has(*side)).map(|side| Self { side, lanes: info.subgroup_max_size })
+    }
+}
+
 /// What the device reported outside of any call: kept until the next call asks.
 type Fault = Arc<Mutex<Option<Error>>>;
 
@@ -100,6 +137,7 @@ struct Inner {
     description: AdapterDescription,
     features: wgpu::Features,
     subgroups: Cell<bool>,
+    cooperative: Option<Cooperative>,
     fault: Fault,
     allocated: RefCell<BTreeMap<Purpose, u64>>,
     /// Made so far, for every program of this device.
@@ -172,13 +210,22 @@ impl Gpu {
         })?;
 
         let offered = adapter.features();
-        let features =
+        let mut features =
             offered & (wgpu::Features::SUBGROUP | wgpu::Features::SHADER_F16 | wgpu::Features::TIMESTAMP_QUERY);
+        let cooperative = Cooperative::offered(adapter, offered);
+        let mut experimental = wgpu::ExperimentalFeatures::disabled();
+        if cooperative.is_some() {
+            features |= wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
+            // SAFETY: what wgpu does not check yet is how shaders use cooperative matrices. One of ours does, with
+            // bounds that its binding asserts, and it is run on the adapter against the plain kernel before it is used.
+            experimental = unsafe { wgpu::ExperimentalFeatures::enabled() };
+        }
         let (device, queue) = adapter
             .request_device(&wgpu::DeviceDescriptor {
                 label: Some("zebra"),
                 required_features: features,
                 required_limits: adapter.limits(),
+                experimental_features: experimental,
                 memory_hints: wgpu::MemoryHints::Performance,
                 ..Default::default()
             })
@@ -207,6 +254,7 @@ impl Gpu {
             queue,
             features,
             subgroups: Cell::new(features.contains(wgpu::Features::SUBGROUP)),
+            cooperative,
             fault,
             allocated: RefCell::default(),
             pipelines: RefCell::default(),
@@ -232,6 +280,17 @@ impl Gpu {
     /// browsers, whose pages can add it to the request.
     pub fn assume_subgroups(&self) {
         self.0.subgroups.set(true);
+    }
+
+    /// The cooperative matrices that shaders may use.
+    pub fn cooperative(&self) -> Option<Cooperative> {
+        self.0.cooperative
+    }
+
+    /// Whether products should run on cooperative matrices: those of 16 x 16 are matrix units, the smaller ones a
+    /// software driver's.
+    pub fn has_cooperative_matrices(&self) -> bool {
+        self.cooperative().is_some_and(|c| c.side == 16)
     }
 
     /// Destroys the device, as a driver that resets does: everything under way and later fails with

@@ -15,10 +15,16 @@ pub struct Kernel {
 
 impl Kernel {
     /// The joined text. Chrome asks for a directive where subgroup operations are used; naga, whose parser knows the
-    /// operations without it, refuses the directive.
+    /// operations without it, refuses the directive. Cooperative matrices are naga's own.
     pub fn text(&self, chrome: bool) -> String {
         let joined = self.sources.join("\n");
-        if chrome && joined.contains("subgroupAdd") { format!("enable subgroups;\n{joined}") } else { joined }
+        if joined.contains("coop_mat") {
+            format!("enable f16;\nenable wgpu_cooperative_matrix;\n{joined}")
+        } else if chrome && joined.contains("subgroupAdd") {
+            format!("enable subgroups;\n{joined}")
+        } else {
+            joined
+        }
     }
 }
 

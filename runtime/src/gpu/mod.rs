@@ -13,7 +13,7 @@ mod readback;
 mod timestamps;
 
 pub use buffer::{Buffer, Purpose};
-pub use device::{AdapterDescription, Gpu, Limits};
+pub use device::{AdapterDescription, Cooperative, Gpu, Limits};
 pub use dispatch::{Access, Amount, Binding, Cost, Dispatch, Extent, Grid, Kernel, StepShape, StepSize};
 pub use program::{DispatchTime, Program};
 pub use readback::{Pending, Ring, Run};

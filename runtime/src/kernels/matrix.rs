@@ -168,6 +168,19 @@ impl Part<'_> {
         vec![pieces, shader!("parts/scales.wgsl"), dot]
     }
 
+    /// The shader parts that read it by whole groups, as f16.
+    pub(crate) fn group_sources(&self) -> Vec<&'static str> {
+        let pieces =
+            if self.pieces.len() == 1 { shader!("parts/pieces_1.wgsl") } else { shader!("parts/pieces_4.wgsl") };
+        let scales = shader!("parts/scales.wgsl");
+        match self.matrix.format {
+            WeightFormat::F32 => vec![pieces, shader!("parts/group_f32.wgsl")],
+            WeightFormat::F16 => vec![pieces, shader!("parts/group_f16.wgsl")],
+            WeightFormat::Q8 => vec![pieces, scales, shader!("parts/group_q8.wgsl")],
+            WeightFormat::Q4 => vec![pieces, scales, shader!("parts/group_q4.wgsl")],
+        }
+    }
+
     /// The constants that [`Part::sources`] need.
     pub(crate) fn constants(&self) -> Vec<(&'static str, f64)> {
         self.constants_of(match self.matrix.format {

@@ -4,7 +4,9 @@
 
 pub mod embed;
 pub mod gated_norm;
+pub mod half_rows;
 pub mod matmul;
+pub mod matmul_coop;
 pub mod matmul_i8;
 pub mod matrix;
 pub mod matvec;
@@ -28,7 +30,7 @@ pub mod ssm_shape;
 
 pub use matrix::Matrix;
 
-use crate::gpu::{Access, Binding, Buffer, Cost, Dispatch, Grid, Kernel, Limits};
+use crate::gpu::{Access, Binding, Buffer, Cooperative, Cost, Dispatch, Grid, Kernel, Limits};
 
 /// The text of a file of `shaders/`.
 macro_rules! shader {
@@ -45,6 +47,8 @@ pub struct Target {
     pub subgroups: bool,
     /// One order of summation whatever the number of rows: no tiled products, no chunked scan, no split attention.
     pub plain: bool,
+    /// Cooperative matrices for products of many rows with quantized weights.
+    pub cooperative: Option<Cooperative>,
     /// Rows that a step may have.
     pub max_rows: u32,
     pub limits: Limits,

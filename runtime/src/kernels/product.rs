@@ -1,5 +1,7 @@
 //! Products with a weight matrix: which kernels make one, for few rows and for many, and what they share.
 
+use super::half_rows::HalfRows;
+use super::matmul_coop::MatMulCoop;
 use super::matmul_i8::MatMulI8;
 use super::quantize_rows::QuantizeRows;
 use super::rmsnorm::{Columns, RmsNorm};
@@ -44,6 +46,8 @@ pub struct Scratch<'a> {
     /// Rows in int8 and their scales, as [`QuantizeRows`] leaves them.
     pub codes: &'a Buffer,
     pub scales: &'a Buffer,
+    /// Rows in f16, as [`HalfRows`] leaves them.
+    pub half: &'a Buffer,
 }
 
 /// `y (+)= norm(x) weight^T`.
@@ -102,10 +106,18 @@ impl<'a> Product<'a> {
     }
 
     fn of_many_rows(&self, label: &str, target: Target) -> Vec<Dispatch> {
-        let Scratch { rows, codes, scales } = self.scratch;
+        let Scratch { rows, codes, scales, half } = self.scratch;
         let (step, x, weight, logit_rows) = (self.step, self.x, self.weight, self.logit_rows);
         let k = weight.k();
-        if weight.format().is_quantized() {
+        let quantized = weight.format().is_quantized();
+        if let Some(matrices) = target.cooperative.filter(|_| quantized) {
+            let prepare = HalfRows { step, x, norm: self.norm, y: half, width: k, logit_rows };
+            let product = MatMulCoop { step, x: half, weight, y: self.y, epilogue: self.epilogue, logit_rows };
+            let mut all = vec![prepare.dispatch(label, target)];
+            all.extend(product.dispatches(label, matrices, target));
+            return all;
+        }
+        if quantized {
             let quantize = QuantizeRows { step, x, norm: self.norm, codes, scales, width: k, logit_rows };
             let (y, epilogue) = (self.y, self.epilogue);
             let product = MatMulI8 { step, codes, scales, k, weight, y, epilogue, logit_rows };

@@ -7,7 +7,7 @@ use super::state::{Carried, State};
 use super::work::Work;
 use super::{Pass, Tensors};
 use crate::config::{Layer, ModelConfig};
-use crate::gpu::{Buffer, Dispatch, Limits, Purpose};
+use crate::gpu::{Buffer, Cooperative, Dispatch, Limits, Purpose};
 use crate::kernels::embed::Embed;
 use crate::kernels::mla_attend::MOST_LATENT;
 use crate::kernels::mla_latent::CacheFormat;
@@ -36,6 +36,8 @@ pub struct PlanOptions {
     pub plain: bool,
     /// Subgroup operations.
     pub subgroups: bool,
+    /// Cooperative matrices.
+    pub cooperative: Option<Cooperative>,
 }
 
 /// A place in a list of dispatches where the residual stream can be looked at.
@@ -104,7 +106,8 @@ impl Plan {
     /// [`Error::Config`] for a geometry that the kernels do not cover, [`Error::Limit`] for one that the adapter does not.
     pub fn new(config: &ModelConfig, options: PlanOptions, limits: Limits) -> Result<Self> {
         check(config, &options, limits)?;
-        let target = Target { subgroups: options.subgroups, plain: options.plain, max_rows: options.max_rows, limits };
+        let PlanOptions { subgroups, cooperative, plain, max_rows, .. } = options;
+        let target = Target { subgroups, cooperative, plain, max_rows, limits };
         let mut tensors = Tensors::new(options.preset, limits);
         let hidden = config.hidden_size;
         let embedding = tensors.matrix("model.embed_tokens.weight", config.vocab_size, hidden);

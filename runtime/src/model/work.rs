@@ -4,6 +4,7 @@ use super::PlanOptions;
 use crate::config::{Layer, ModelConfig};
 use crate::gpu::{Buffer, Purpose};
 use crate::kernels::Matrix;
+use crate::kernels::half_rows;
 use crate::kernels::mla_attend::Spans;
 use crate::kernels::product::{Epilogue, Norm, Product, Scratch};
 use crate::kernels::rmsnorm::Columns;
@@ -21,6 +22,8 @@ pub struct Work {
     /// Rows rounded to int8, the input of a product of many, and their scales.
     pub codes: Buffer,
     pub scales: Buffer,
+    /// The same in f16, where there are cooperative matrices.
+    pub half: Buffer,
     /// in_proj's [z | x | B | C | dt], or MLA's [q_a | latent | k_pe].
     pub wide: Rows,
     /// Convolved [x | B | C].
@@ -82,13 +85,15 @@ impl Work {
         let make = |label: &str, width: usize| Rows::new(label, rows, width);
         let f32s = |label: &str, count: usize| Buffer::new(label, 4 * count as u64, Purpose::Activations);
         let logit_rows = options.logit_rows as usize;
+        let halves = options.cooperative.is_some();
         let widest = config.hidden_size.max(config.intermediate_size).max(most.heads).max(most.n).next_multiple_of(32);
         Self {
             step: Buffer::new("step", 16 * (1 + 3 * rows as u64), Purpose::Control),
             x: make("x", config.hidden_size),
             n: make("n", config.hidden_size.max(most.n)),
-            codes: f32s("codes", rows * widest / 4),
-            scales: f32s("scales", rows * widest / 32),
+            codes: f32s("codes", if halves { 0 } else { rows * widest / 4 }),
+            scales: f32s("scales", if halves { 0 } else { rows * widest / 32 }),
+            half: f32s("half", if halves { half_rows::bytes(options.max_rows, widest) as usize / 4 } else { 0 }),
             wide: make("wide", most.wide),
             u: make("u", most.u),
             scores: f32s("scores", most.scores),
@@ -112,7 +117,7 @@ impl Work {
         y: Columns<'a>,
         epilogue: Epilogue,
     ) -> Product<'a> {
-        let scratch = Scratch { rows: self.n.all(), codes: &self.codes, scales: &self.scales };
+        let scratch = Scratch { rows: self.n.all(), codes: &self.codes, scales: &self.scales, half: &self.half };
         Product { step: &self.step, x, norm, weight, y, epilogue, logit_rows: false, scratch }
     }
 
@@ -123,6 +128,7 @@ impl Work {
             self.step.clone(),
             self.codes.clone(),
             self.scales.clone(),
+            self.half.clone(),
             self.scores.clone(),
             self.query.clone(),
             self.sums.clone(),

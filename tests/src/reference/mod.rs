@@ -4,7 +4,7 @@
 
 pub mod cache;
 pub mod embed;
-
+pub mod half_rows;
 pub mod matmul_i8;
 pub mod mla_attend;
 pub mod mla_combine;

@@ -1,7 +1,8 @@
 //! Tables of cases: every kernel on the GPU against its CPU twin. See `table` for what a case goes through.
 
 mod embed;
-
+mod half_rows;
+mod matmul_coop;
 mod matmul_i8;
 mod mla_attend;
 mod mla_chain;
@@ -64,7 +65,7 @@ fn table<C: Debug + Send + 'static>(
 
 /// How a weight is cut by limits that are smaller than this adapter's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Cut {
+pub enum Cut {
     Whole,
     /// Three pieces in one dispatch.
     Pieces,
@@ -89,5 +90,11 @@ impl Cut {
 
 /// A target of this GPU, with subgroups where it has them and they are asked for.
 fn target(gpu: &Gpu, subgroups: bool, max_rows: u32) -> Target {
-    Target { subgroups: subgroups && gpu.has_subgroups(), plain: false, max_rows, limits: gpu.limits() }
+    Target {
+        subgroups: subgroups && gpu.has_subgroups(),
+        plain: false,
+        cooperative: None,
+        max_rows,
+        limits: gpu.limits(),
+    }
 }

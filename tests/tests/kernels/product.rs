@@ -2,6 +2,7 @@
 
 use zebra_runtime::gpu::Gpu;
 use zebra_runtime::kernels::Target;
+use zebra_runtime::kernels::half_rows;
 use zebra_runtime::kernels::product::{Epilogue, Norm, Product, Scratch, Width};
 use zebra_runtime::kernels::rmsnorm::Columns;
 use zebra_runtime::weights::WeightFormat;
@@ -13,29 +14,31 @@ use zebra_tests::reference::weight::{FORMATS, Weight};
 
 use super::{Cut, Input, table, target};
 
-const MAX_ROWS: u32 = 140;
+const MAX_ROWS: u32 = 300;
 
 #[derive(Debug, Clone, Copy)]
-struct Case {
-    format: WeightFormat,
-    n: usize,
-    k: usize,
-    rows: usize,
-    epilogue: Epilogue,
-    width: Width,
-    plain: bool,
-    subgroups: bool,
-    cut: Cut,
+pub struct Case {
+    pub format: WeightFormat,
+    pub n: usize,
+    pub k: usize,
+    pub rows: usize,
+    pub epilogue: Epilogue,
+    pub width: Width,
+    pub plain: bool,
+    pub subgroups: bool,
+    pub cut: Cut,
     /// Some of x are a thousand times the others.
-    outliers: bool,
-    logit_rows: bool,
-    norm: bool,
+    pub outliers: bool,
+    pub logit_rows: bool,
+    pub norm: bool,
+    /// On cooperative matrices, where the adapter has them.
+    pub cooperative: bool,
 }
 
 impl Case {
     /// Whether its kernel rounds x to int8.
     fn rounds(&self) -> bool {
-        !self.plain && self.format.is_quantized()
+        !self.plain && !self.cooperative && self.format.is_quantized()
     }
 }
 
@@ -54,6 +57,7 @@ impl Default for Case {
             outliers: false,
             logit_rows: false,
             norm: false,
+            cooperative: false,
         }
     }
 }
@@ -62,25 +66,25 @@ const EPS: f32 = 1e-5;
 const EPILOGUES: [Epilogue; 3] = [Epilogue::Store, Epilogue::Add, Epilogue::SwiGlu];
 
 /// The formats by turns, the epilogues by slower turns, with and without a norm.
-fn varied(i: usize, n: usize, k: usize, rows: usize) -> Case {
+pub fn varied(i: usize, n: usize, k: usize, rows: usize) -> Case {
     let epilogue = EPILOGUES[i / 4 % 3];
     let n = if epilogue == Epilogue::SwiGlu { 2 * n } else { n };
     Case { format: FORMATS[i % 4], n, k, rows, epilogue, norm: (i / 2).is_multiple_of(2), ..Case::default() }
 }
 
-struct Data {
+pub struct Data {
     weight: Weight,
     x: Vec<f32>,
     gain: Vec<f32>,
     x_stride: usize,
     x_offset: usize,
     y: Vec<f32>,
-    y_stride: usize,
+    pub y_stride: usize,
     y_offset: usize,
 }
 
 impl Data {
-    fn new(case: &Case) -> Self {
+    pub fn new(case: &Case) -> Self {
         let mut random = Random::new((case.n * 31 + case.k * 7 + case.rows) as u64);
         let weight = Weight::random(case.format, case.n, case.k, &mut random);
         // x is a part of wider rows; whatever else they hold must not be read.
@@ -110,7 +114,7 @@ impl Data {
         Self { weight, x, gain, x_stride, x_offset, y, y_stride, y_offset }
     }
 
-    fn expected(&self, case: &Case, input: Input) -> Vec<f64> {
+    pub fn expected(&self, case: &Case, input: Input) -> Vec<f64> {
         let untouched = |v: &f32| {
             if v.to_bits() == POISON { UNTOUCHED } else { f64::from(*v) }
         };
@@ -149,10 +153,15 @@ impl Data {
         }
     }
 
-    fn got(&self, gpu: &Gpu, case: &Case) -> Result<Vec<f32>, String> {
+    pub fn got(&self, gpu: &Gpu, case: &Case) -> Result<Vec<f32>, String> {
         let target = target(gpu, case.subgroups, MAX_ROWS);
-        let target =
-            Target { plain: case.plain, limits: case.cut.limits(target.limits, case.format, case.n, case.k), ..target };
+        let cooperative = gpu.cooperative().filter(|_| case.cooperative);
+        let target = Target {
+            plain: case.plain,
+            cooperative,
+            limits: case.cut.limits(target.limits, case.format, case.n, case.k),
+            ..target
+        };
         let step = if case.logit_rows {
             StepBuilder::new().segment(0, 5, case.rows + 3).logits(&self.rows(case)).build()
         } else {
@@ -175,6 +184,7 @@ impl Data {
                 rows: Columns::rows(&rows, stride),
                 codes: &bench.words("codes", &vec![0; case.rows * stride / 4]),
                 scales: &bench.floats("scales", &vec![0.0; case.rows * stride / 32]),
+                half: &bench.words("half", &vec![0; half_rows::bytes(MAX_ROWS, case.k) as usize / 4]),
             },
         }
         .dispatches("test", case.width, target);
@@ -183,7 +193,8 @@ impl Data {
             Cut::PiecesAndDispatches => 2,
             Cut::Dispatches => 3,
         };
-        let prepared = usize::from((case.norm || case.rounds()) && case.width == Width::Wide && !case.plain);
+        let prepared =
+            usize::from((case.norm || case.rounds() || case.cooperative) && case.width == Width::Wide && !case.plain);
         if dispatches.len() != products + prepared {
             return Err(format!("{} dispatches, {products} and {prepared} are expected", dispatches.len()));
         }
@@ -254,7 +265,7 @@ fn matmul_tiles() {
 }
 
 /// Every product of the released models, (n, k). The large ones get fewer outputs, for a software adapter's sake.
-const GEOMETRY: [(&str, usize, usize); 21] = [
+pub const GEOMETRY: [(&str, usize, usize); 21] = [
     ("1B in_proj", 5152, 2048),
     ("1B out_proj", 2048, 2048),
     ("1B q_a + kv_a", 1344 + 160, 2048),

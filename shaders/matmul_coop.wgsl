@@ -1,0 +1,236 @@
+// y[r, n] = sum_k x[r, k] W[n, k] for many rows, on cooperative matrices: factors of f16, sums of f32.
+//
+// A workgroup owns a tile of ROWS rows by OUTPUTS rows of W and walks k by BLOCK: rows of x, which half_rows.wgsl has
+// made f16, and rows of W, made f16 here, go through workgroup memory. A subgroup owns 2 x 4 matrices of the sums. What
+// the next block needs is on its way from memory while this one is multiplied.
+//
+// f16 holds neither large nor tiny numbers: half_rows.wgsl has divided each row of x by a power of two, by which its
+// sums are multiplied at the end. Of each eight neighbours along k, x and W have the second and third exchanged, and the
+// sixth and seventh: so a q4 word comes apart into pairs.
+//
+// STORE: y = sum. ADD: y += sum (the residual). SWIGLU: W is [gate; up], y = silu(gate) * up, half as many outputs.
+
+struct Params {
+    n: u32,            // outputs: rows of W, in SWIGLU half of them
+    groups: u32,       // of 32, in a row of W
+    x_octs: u32,       // of a row of x: whole blocks
+    y_stride: u32,
+    y_offset: u32,     // of this part of W, where an adapter's limits cut it
+    counter: u32,      // which of the step's counts is the number of rows: 0 rows, 2 logit rows
+}
+
+struct Oct {
+    low: vec4<f16>,
+    high: vec4<f16>,
+}
+
+@group(0) @binding(1) var<uniform> params: Params;
+@group(0) @binding(2) var<storage, read> x: array<Oct>;        // [MAX_ROWS] exponents, [rows, x_octs]
+@group(0) @binding(3) var<storage, read_write> y: array<f32>;  // [rows, y_stride]
+
+const STORE: u32 = 0u;
+const ADD: u32 = 1u;
+const SWIGLU: u32 = 2u;
+override EPILOGUE: u32 = 0u;
+
+override LANES: u32;       // of a subgroup: SIDE * SIDE / PER_LANE
+override SUBGROUPS_M: u32; // along the rows
+override SUBGROUPS_N: u32; // along the outputs
+
+const TILES_M: u32 = 2u; // matrices of a subgroup along the rows
+const TILES_N: u32 = 4u; // and along the outputs
+const PER_LANE: u32 = 8u; // elements of a matrix
+
+const BLOCK: u32 = 64u;       // of k
+const BLOCK_GROUPS: u32 = 2u;
+const BLOCK_OCTS: u32 = 8u;
+const STRIDE: u32 = 18u;      // of a tile's row, in quads: 16 bytes over, so that rows lie in different banks
+
+override WG: u32 = SUBGROUPS_M * SUBGROUPS_N * LANES;
+override ROWS: u32 = SUBGROUPS_M * TILES_M * SIDE;
+override OUTPUTS: u32 = SUBGROUPS_N * TILES_N * SIDE;
+override GROUPS_PER_LANE: u32 = OUTPUTS * BLOCK_GROUPS / WG; // 4 at most
+override OCTS_PER_LANE: u32 = ROWS * BLOCK_OCTS / WG;        // 8 at most
+
+override TILE_QUADS: u32 = (ROWS + OUTPUTS) * STRIDE;
+override ALL_SUMS: u32 = SUBGROUPS_M * SUBGROUPS_N * SIDE * SIDE;
+
+var<workgroup> tiles: array<vec4<f16>, TILE_QUADS>; // x's, then W's
+var<workgroup> sums: array<f32, ALL_SUMS>;          // a matrix for each subgroup
+var<workgroup> row_scales: array<f32, ROWS>;
+
+// Row of W in column c of tile `item`. A tile may hang over the end: it reads a row that exists and stores nothing.
+fn output_row(item: u32, c: u32) -> u32 {
+    if (EPILOGUE == SWIGLU) {
+        // Columns alternate by matrices: one of gate, then the one of up that belongs to it.
+        let n = item * (OUTPUTS / 2u) + c / (2u * SIDE) * SIDE + c % SIDE;
+        return min(n, params.n - 1u) + ((c / SIDE) & 1u) * params.n;
+    }
+    return min(item * OUTPUTS + c, params.n - 1u);
+}
+
+// Where a lane's part of the tile lies.
+struct Place {
+    item: u32,
+    r0: u32,   // row of the tile's first line
+    m0: u32,   // first line of the subgroup's matrices
+    n0: u32,   // and their first column
+    mine: u32, // of the subgroup's matrix in `sums`
+    lane: u32,
+}
+
+// What becomes of matrix (i, j) of a subgroup, once it is in `sums`. `gate` is kept from an even j to the next.
+fn finish(i: u32, j: u32, place: Place, gate: ptr<function, array<f32, PER_LANE>>) {
+    for (var e = 0u; e < PER_LANE; e++) {
+        let at = e * LANES + place.lane;
+        let line = place.m0 + i * SIDE + at / SIDE;
+        let r = place.r0 + line;
+        let v = sums[place.mine + at] * row_scales[line];
+        var n = place.item * OUTPUTS + place.n0 + j * SIDE + at % SIDE;
+        if (EPILOGUE == SWIGLU) {
+            n = place.item * (OUTPUTS / 2u) + place.n0 / 2u + j / 2u * SIDE + at % SIDE;
+            if (j % 2u == 0u) {
+                (*gate)[e] = v;
+                continue;
+            }
+        }
+        if (r < step[0][params.counter] && n < params.n) {
+            let to = r * params.y_stride + params.y_offset + n;
+            if (EPILOGUE == STORE) {
+                y[to] = v;
+            } else if (EPILOGUE == ADD) {
+                y[to] += v;
+            } else {
+                let g = (*gate)[e];
+                y[to] = g / (1.0 + exp(-g)) * v;
+            }
+        }
+    }
+}
+
+@compute @workgroup_size(WG)
+fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>,
+        @builtin(local_invocation_index) lid: u32, @builtin(subgroup_id) subgroup: u32,
+        @builtin(subgroup_invocation_id) lane: u32) {
+    // Tiles of rows come first: those that run together share the rows of W they read.
+    let tile = (wid.z * grid.y + wid.y) * grid.x + wid.x;
+    let item = tile / grid.z;
+    let rows = step[0][params.counter];
+    let r0 = (tile % grid.z) * ROWS;
+
+    for (var i = lid; i < ROWS; i += WG) {
+        let exponent = i32(x[min(r0 + i, rows - 1u)].low.x);
+        row_scales[i] = bitcast<f32>(u32(exponent + 127) << 23u);
+    }
+
+    // What a lane carries from memory to the tiles, and where.
+    var w_from: array<u32, 4>;
+    var x_from: array<u32, 8>;
+    for (var i = 0u; i < GROUPS_PER_LANE; i++) {
+        w_from[i] = output_row(item, (lid + i * WG) / BLOCK_GROUPS) * params.groups;
+    }
+    for (var i = 0u; i < OCTS_PER_LANE; i++) {
+        let at = lid + i * WG;
+        x_from[i] = MAX_ROWS + min(r0 + at / BLOCK_OCTS, rows - 1u) * params.x_octs + at % BLOCK_OCTS;
+    }
+    var groups: array<Group, 4>;
+    var octs: array<Oct, 8>;
+
+    // An array of matrices would not stay in registers: 30 TFLOP/s for 200 on an NVIDIA H200.
+    var c00 = Sums();
+    var c01 = Sums();
+    var c02 = Sums();
+    var c03 = Sums();
+    var c10 = Sums();
+    var c11 = Sums();
+    var c12 = Sums();
+    var c13 = Sums();
+    let m0 = subgroup / SUBGROUPS_N * (TILES_M * SIDE);
+    let n0 = subgroup % SUBGROUPS_N * (TILES_N * SIDE);
+
+    for (var i = 0u; i < GROUPS_PER_LANE; i++) {
+        groups[i] = group_at(w_from[i] + min((lid + i * WG) % BLOCK_GROUPS, params.groups - 1u));
+    }
+    for (var i = 0u; i < OCTS_PER_LANE; i++) {
+        octs[i] = x[x_from[i]];
+    }
+    let blocks = params.x_octs / BLOCK_OCTS;
+    for (var block = 0u; block < blocks; block++) {
+        workgroupBarrier();
+        for (var i = 0u; i < OCTS_PER_LANE; i++) {
+            let at = lid + i * WG;
+            let to = at / BLOCK_OCTS * STRIDE + at % BLOCK_OCTS * 2u;
+            tiles[to] = octs[i].low;
+            tiles[to + 1u] = octs[i].high;
+        }
+        for (var i = 0u; i < GROUPS_PER_LANE; i++) {
+            let at = lid + i * WG;
+            put_group((ROWS + at / BLOCK_GROUPS) * STRIDE + at % BLOCK_GROUPS * 8u, groups[i]);
+        }
+        workgroupBarrier();
+        // The last block loads itself again. A group past the row's end is read from its last: x is zero there.
+        let next = min(block + 1u, blocks - 1u);
+        for (var i = 0u; i < GROUPS_PER_LANE; i++) {
+            let group = next * BLOCK_GROUPS + (lid + i * WG) % BLOCK_GROUPS;
+            groups[i] = group_at(w_from[i] + min(group, params.groups - 1u));
+        }
+        for (var i = 0u; i < OCTS_PER_LANE; i++) {
+            octs[i] = x[x_from[i] + next * BLOCK_OCTS];
+        }
+        for (var k = 0u; k < BLOCK / SIDE; k++) {
+            let x_at = m0 * STRIDE + k * (SIDE / 4u);
+            let w_at = (ROWS + n0) * STRIDE + k * (SIDE / 4u);
+            let a0 = coopLoadT<Left>(&tiles[x_at], STRIDE);
+            let a1 = coopLoadT<Left>(&tiles[x_at + SIDE * STRIDE], STRIDE);
+            let b0 = coopLoad<Right>(&tiles[w_at], STRIDE);
+            let b1 = coopLoad<Right>(&tiles[w_at + SIDE * STRIDE], STRIDE);
+            let b2 = coopLoad<Right>(&tiles[w_at + 2u * SIDE * STRIDE], STRIDE);
+            let b3 = coopLoad<Right>(&tiles[w_at + 3u * SIDE * STRIDE], STRIDE);
+            c00 = coopMultiplyAdd(a0, b0, c00);
+            c01 = coopMultiplyAdd(a0, b1, c01);
+            c02 = coopMultiplyAdd(a0, b2, c02);
+            c03 = coopMultiplyAdd(a0, b3, c03);
+            c10 = coopMultiplyAdd(a1, b0, c10);
+            c11 = coopMultiplyAdd(a1, b1, c11);
+            c12 = coopMultiplyAdd(a1, b2, c12);
+            c13 = coopMultiplyAdd(a1, b3, c13);
+        }
+    }
+
+    // Which elements of a cooperative matrix a lane has is not known: they go through workgroup memory.
+    let mine = subgroup * (SIDE * SIDE);
+    let place = Place(item, r0, m0, n0, mine, lane);
+    var gate: array<f32, PER_LANE>;
+    workgroupBarrier();
+    coopStoreT(c00, &sums[mine], SIDE);
+    workgroupBarrier();
+    finish(0u, 0u, place, &gate);
+    workgroupBarrier();
+    coopStoreT(c01, &sums[mine], SIDE);
+    workgroupBarrier();
+    finish(0u, 1u, place, &gate);
+    workgroupBarrier();
+    coopStoreT(c02, &sums[mine], SIDE);
+    workgroupBarrier();
+    finish(0u, 2u, place, &gate);
+    workgroupBarrier();
+    coopStoreT(c03, &sums[mine], SIDE);
+    workgroupBarrier();
+    finish(0u, 3u, place, &gate);
+    workgroupBarrier();
+    coopStoreT(c10, &sums[mine], SIDE);
+    workgroupBarrier();
+    finish(1u, 0u, place, &gate);
+    workgroupBarrier();
+    coopStoreT(c11, &sums[mine], SIDE);
+    workgroupBarrier();
+    finish(1u, 1u, place, &gate);
+    workgroupBarrier();
+    coopStoreT(c12, &sums[mine], SIDE);
+    workgroupBarrier();
+    finish(1u, 2u, place, &gate);
+    workgroupBarrier();
+    coopStoreT(c13, &sums[mine], SIDE);
+    workgroupBarrier();
+    finish(1u, 3u, place, &gate);
+}

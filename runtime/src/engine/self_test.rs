@@ -36,8 +36,9 @@ const EXPECTED: [[f32; 7]; 3] = [
     [-0.12509, -0.35125, -0.26258, -1.19529, 0.42556, 0.37764, -0.21625],
 ];
 
-/// Errors below this share of the logits' own size are those of int8, in weights or in the cache.
-const TOLERANCE: f64 = 0.06;
+/// Errors below this share of the logits' own size are those of int8, in weights, activations and the cache: 6% on this
+/// model, whose random weights hide nothing. Kernels that are wrong are off by the logits' own size.
+const TOLERANCE: f64 = 0.12;
 
 /// Tests the kernels of a format; the plain ones only where the fast ones are wrong.
 ///

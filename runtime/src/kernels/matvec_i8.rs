@@ -10,8 +10,8 @@ const LANES: usize = 256;
 const MOST_TEAM: usize = 128;
 /// Lanes of a team and of its workgroup where they exchange sums by workgroup memory.
 const PLAIN_TEAM: usize = 64;
-/// Workgroups that fill a large GPU: with fewer a workgroup takes fewer outputs.
-const ENOUGH: usize = 128;
+/// Workgroups that keep a large GPU busy: one for each of an NVIDIA H200's 132 processors, and some.
+const ENOUGH: usize = 160;
 
 /// How a product is shared among lanes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,12 +27,11 @@ struct Sharing {
 
 impl Sharing {
     fn new(sets: usize, groups: usize, rows: usize, target: Target) -> Self {
-        // Two groups of k a lane, where a team has lanes for that.
-        let least = (target.limits.subgroup as usize).clamp(32, MOST_TEAM);
-        let team = if target.subgroups { (groups / 2).next_power_of_two().clamp(least, MOST_TEAM) } else { PLAIN_TEAM };
-        let mut lanes = if target.subgroups { LANES } else { PLAIN_TEAM };
-        while lanes > team.max(64) && sets.div_ceil(lanes / team) < ENOUGH {
-            lanes /= 2;
+        let lanes = if target.subgroups { LANES } else { PLAIN_TEAM };
+        // Larger teams where there would be too few workgroups for a large GPU.
+        let mut team = if target.subgroups { (target.limits.subgroup as usize).clamp(32, MOST_TEAM) } else { lanes };
+        while 2 * team <= groups.min(MOST_TEAM) && sets.div_ceil(lanes / team) < ENOUGH {
+            team *= 2;
         }
         // Sums of each row, and of squares.
         let sums = (rows + 1) * lanes;

@@ -78,7 +78,8 @@ pub fn report(line: &str) {
 
 /// What kernels are chosen for on this GPU, once for each part that sums over lanes.
 pub fn targets(gpu: &Gpu, max_rows: u32) -> Vec<Target> {
-    let plain = Target { subgroups: false, plain: false, cooperative: None, max_rows, limits: gpu.limits() };
+    let plain =
+        Target { subgroups: false, plain: false, cooperative: None, max_rows, slots: max_rows, limits: gpu.limits() };
     let mut all = vec![plain];
     if gpu.has_subgroups() {
         all.push(Target { subgroups: true, ..plain });

@@ -151,7 +151,7 @@ impl Shader {
 /// limits split or that fit whole.
 fn all_shaders() -> Vec<Shader> {
     let mut all = BTreeSet::new();
-    let roomy = Limits { binding: 2 << 30, buffer: 4 << 30, ..LEAST };
+    let roomy = Limits { binding: 2 << 30, buffer: 4 << 30, storage_buffers: 10, ..LEAST };
     let kernels = [(false, false), (false, true), (true, false)];
     for (name, config) in configurations() {
         for (preset, cache) in
@@ -231,7 +231,7 @@ fn cooperative() -> Vec<Shader> {
                         epilogue,
                         logit_rows: false,
                     };
-                    let dispatches = product.dispatches("test", matrices, Target { limits, ..TARGET });
+                    let dispatches = product.dispatches("test", matrices, 512, Target { limits, ..TARGET });
                     all.extend(dispatches.iter().map(Shader::of));
                 }
             }
@@ -240,7 +240,8 @@ fn cooperative() -> Vec<Shader> {
     all.into_iter().collect()
 }
 
-const TARGET: Target = Target { subgroups: true, cooperative: None, plain: false, max_rows: 512, limits: LEAST };
+const TARGET: Target =
+    Target { subgroups: true, cooperative: None, plain: false, max_rows: 512, slots: 1, limits: LEAST };
 
 fn control(words: usize) -> Buffer {
     Buffer::new("test", 4 * words as u64, Purpose::Control)

@@ -200,8 +200,14 @@ async fn compute(gpu: &Gpu, m: &Inputs) -> Got {
         gpu.write(&f.buffer, 0, bytemuck::cast_slice(&f.words));
     }
 
-    let target =
-        Target { subgroups: false, plain: false, cooperative: None, max_rows: max_rows as u32, limits: gpu.limits() };
+    let target = Target {
+        subgroups: false,
+        plain: false,
+        cooperative: None,
+        max_rows: max_rows as u32,
+        slots: 1,
+        limits: gpu.limits(),
+    };
     let by_chunks = SsmRows {
         step: &step.buffer,
         shape: s,

@@ -20,7 +20,7 @@ impl Kernel {
         let joined = self.sources.join("\n");
         if joined.contains("coop_mat") {
             format!("enable f16;\nenable wgpu_cooperative_matrix;\n{joined}")
-        } else if chrome && joined.contains("subgroupAdd") {
+        } else if chrome && joined.contains("@builtin(subgroup_") {
             format!("enable subgroups;\n{joined}")
         } else {
             joined

@@ -16,6 +16,9 @@ const LARGE: [u32; 2] = [4, 2];
 /// The same where tiles of the above would leave parts of a GPU without work: tiles of 64 x 128.
 const SMALL: [u32; 2] = [2, 2];
 
+/// The same where even those would be few, as of a batch: tiles of 64 x 64.
+const TINY: [u32; 2] = [2, 1];
+
 /// Tiles up to which they are small: the processors of an NVIDIA H200. At 512 x 2048 x 8192, 128 small tiles make 153
 /// TFLOP/s there and 64 large ones 109; at 512 x 2272 x 4096, 144 small ones make 75 and 72 large ones 107.
 const AT_ONCE: u32 = 132;
@@ -36,11 +39,12 @@ pub struct MatMulCoop<'a> {
 }
 
 impl MatMulCoop<'_> {
-    /// One dispatch, or one for each part of a weight that the adapter's limits cut.
+    /// One dispatch, or one for each part of a weight that the adapter's limits cut. `most_rows` are those that the step
+    /// may have.
     ///
     /// # Panics
     /// When a SwiGLU weight would have to be cut: its gate and up halves must be bound together.
-    pub fn dispatches(&self, label: &str, matrices: Cooperative, target: Target) -> Vec<Dispatch> {
+    pub fn dispatches(&self, label: &str, matrices: Cooperative, most_rows: u32, target: Target) -> Vec<Dispatch> {
         let gated = self.epilogue == Epilogue::SwiGlu;
         let outputs = if gated { self.weight.n() / 2 } else { self.weight.n() };
         assert!(self.y.offset + outputs <= self.y.stride, "{label}: y has {} columns", self.y.stride);
@@ -49,8 +53,11 @@ impl MatMulCoop<'_> {
 
         let tile = |subgroups: [u32; 2]| [0, 1].map(|i| subgroups[i] * TILES[i] * matrices.side);
         let [small_rows, small_outputs] = tile(SMALL);
-        let small_tiles = target.max_rows.div_ceil(small_rows) * (self.weight.n() as u32).div_ceil(small_outputs);
-        let subgroups = if small_tiles <= AT_ONCE { SMALL } else { LARGE };
+        let subgroups = match most_rows.div_ceil(small_rows) * (self.weight.n() as u32).div_ceil(small_outputs) {
+            tiles if tiles <= AT_ONCE / 2 => TINY,
+            tiles if tiles <= AT_ONCE => SMALL,
+            _ => LARGE,
+        };
         let [tile_rows, tile_outputs] = tile(subgroups);
         let mut all = Vec::new();
         for (i, part) in self.weight.parts(&target.limits, 3).into_iter().enumerate() {

@@ -44,12 +44,14 @@ impl MlaProject<'_> {
         MOST_LANES.min(target.limits.invocations as usize)
     }
 
-    /// Whether an adapter can run it for these heads: all that it reads and writes in one dispatch.
-    pub fn fits(q_b: &Matrix, heads: MlaHeads, shape: CacheShape, target: Target) -> bool {
+    /// Whether an adapter can run it for these heads: all that it reads and writes in one dispatch. No preset has
+    /// kv_b_proj in q4, where four bits cost the most.
+    pub fn fits(q_b: &Matrix, kv_b: &Matrix, heads: MlaHeads, shape: CacheShape, target: Target) -> bool {
         let lanes = Self::lanes(target);
         let quads = q_b.k_padded() / 4 + lanes + shape.row_quads();
         let memory = 16 * quads + 4 * (heads.nope + shape.rope);
         target.limits.storage_buffers >= BUFFERS
+            && kv_b.format() != WeightFormat::Q4
             && heads.nope + shape.rope <= lanes
             && shape.latent_quads() <= lanes
             && memory <= target.limits.workgroup_memory as usize
@@ -60,7 +62,7 @@ impl MlaProject<'_> {
     /// When [`MlaProject::fits`] says no: the plan asks first.
     pub fn dispatch(&self, label: &str, target: Target) -> Dispatch {
         let (s, h) = (self.shape, self.heads);
-        assert!(Self::fits(self.q_b, h, s, target), "{label}: does not fit into the adapter");
+        assert!(Self::fits(self.q_b, self.kv_b, h, s, target), "{label}: does not fit into the adapter");
         assert!(self.a.offset == 0 && self.a.stride.is_multiple_of(4), "{label}: rows are no whole quads");
         assert!(self.q_b.k_padded() <= self.a.stride, "{label}: rows are shorter than q_a");
         assert!(self.c_offset + s.latent <= self.a.stride, "{label}: the latent ends outside of its row");
@@ -100,8 +102,7 @@ impl MlaProject<'_> {
         let kv_b = match self.kv_b.format() {
             WeightFormat::F32 => shader!("parts/kv_b_f32.wgsl"),
             WeightFormat::F16 => shader!("parts/kv_b_f16.wgsl"),
-            WeightFormat::Q8 => shader!("parts/kv_b_q8.wgsl"),
-            WeightFormat::Q4 => shader!("parts/kv_b_q4.wgsl"),
+            WeightFormat::Q8 | WeightFormat::Q4 => shader!("parts/kv_b_q8.wgsl"),
         };
         let mut sources = vec![shader!("mla_project.wgsl"), shader!("parts/rope.wgsl"), s.store_source(), kv_b, STEP];
         sources.extend(q_b.sources());

@@ -51,6 +51,8 @@ pub struct Target {
     pub cooperative: Option<Cooperative>,
     /// Rows that a step may have.
     pub max_rows: u32,
+    /// Slots, and so the rows of a batch.
+    pub slots: u32,
     pub limits: Limits,
 }
 

@@ -26,8 +26,17 @@ pub enum Width {
     Single,
     /// A step of a few rows: matrix-vector, some rows for each reading of the weights.
     Narrow,
+    /// A step of more rows, each of a slot of its own: tiles.
+    Batch,
     /// A step of many rows: tiles.
     Wide,
+}
+
+impl Width {
+    /// Whether products are made in tiles of rows.
+    pub fn is_tiled(self) -> bool {
+        matches!(self, Width::Batch | Width::Wide)
+    }
 }
 
 /// The RMS norm of a product's x.
@@ -93,8 +102,8 @@ impl<'a> Product<'a> {
         if let Some(norm) = self.norm {
             assert_words(norm.weight, k as u64, "the norm's weight");
         }
-        if width == Width::Wide && !target.plain {
-            return self.of_many_rows(label, target);
+        if width.is_tiled() && !target.plain {
+            return self.of_many_rows(label, width, target);
         }
         self.pieces(label, target, if self.norm.is_some() { 4 } else { 3 })
             .iter()
@@ -105,7 +114,7 @@ impl<'a> Product<'a> {
             .collect()
     }
 
-    fn of_many_rows(&self, label: &str, target: Target) -> Vec<Dispatch> {
+    fn of_many_rows(&self, label: &str, width: Width, target: Target) -> Vec<Dispatch> {
         let Scratch { rows, codes, scales, half } = self.scratch;
         let (step, x, weight, logit_rows) = (self.step, self.x, self.weight, self.logit_rows);
         let k = weight.k();
@@ -114,7 +123,8 @@ impl<'a> Product<'a> {
             let prepare = HalfRows { step, x, norm: self.norm, y: half, width: k, logit_rows };
             let product = MatMulCoop { step, x: half, weight, y: self.y, epilogue: self.epilogue, logit_rows };
             let mut all = vec![prepare.dispatch(label, target)];
-            all.extend(product.dispatches(label, matrices, target));
+            let most_rows = if width == Width::Batch { target.slots } else { target.max_rows };
+            all.extend(product.dispatches(label, matrices, most_rows, target));
             return all;
         }
         if quantized {
@@ -218,6 +228,6 @@ pub(super) struct ProductKernel {
 pub(super) fn few_rows(width: Width) -> (u32, &'static str) {
     match width {
         Width::Single => (1, shader!("parts/rows_1.wgsl")),
-        Width::Narrow | Width::Wide => (4, shader!("parts/rows_4.wgsl")),
+        Width::Narrow | Width::Batch | Width::Wide => (4, shader!("parts/rows_4.wgsl")),
     }
 }

@@ -67,7 +67,7 @@ impl Mamba2 {
             pass.target,
         );
         let target = pass.target;
-        if pass.chunked && !target.plain {
+        if pass.is_chunked() {
             // Many rows of a slot: by chunks, whose products do not wait for the state.
             let (step, scores) = (&work.step, &work.scores);
             let u = work.u.strided(s.channels());

@@ -119,7 +119,7 @@ impl Mla {
         let (query, scale) = (&work.query, self.scale);
         let (q_b, kv_b) = (&self.q_proj, &self.kv_b_proj);
         let at_once = !pass.is_wide() && !target.plain && self.q_rank.is_some() && self.kv_norm.is_none();
-        if at_once && MlaProject::fits(q_b, h, s, target) {
+        if at_once && MlaProject::fits(q_b, kv_b, h, s, target) {
             let project =
                 MlaProject { step, shape: s, heads: h, a, c_offset, k_offset, turns, q_b, kv_b, scale, query, latents };
             all.push(project.dispatch(label, target));

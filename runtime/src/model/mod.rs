@@ -29,14 +29,17 @@ pub use crate::kernels::sample::{SampleSettings, Sampled};
 #[derive(Debug, Clone, Copy)]
 pub struct Pass {
     pub width: Width,
-    /// Rows of a slot stand together in some number: recurrent layers take them by chunks. Not so in a batch, whose rows
-    /// are of one slot each.
-    pub chunked: bool,
     pub target: Target,
 }
 
 impl Pass {
+    /// Whether a step has so many rows that they fill a GPU.
     fn is_wide(self) -> bool {
-        self.width == Width::Wide
+        self.width.is_tiled()
+    }
+
+    /// Whether rows of a slot stand together in some number, so that recurrent layers take them by chunks.
+    fn is_chunked(self) -> bool {
+        self.width == Width::Wide && !self.target.plain
     }
 }

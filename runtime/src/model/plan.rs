@@ -106,8 +106,8 @@ impl Plan {
     /// [`Error::Config`] for a geometry that the kernels do not cover, [`Error::Limit`] for one that the adapter does not.
     pub fn new(config: &ModelConfig, options: PlanOptions, limits: Limits) -> Result<Self> {
         check(config, &options, limits)?;
-        let PlanOptions { subgroups, cooperative, plain, max_rows, .. } = options;
-        let target = Target { subgroups, cooperative, plain, max_rows, limits };
+        let PlanOptions { subgroups, cooperative, plain, max_rows, slots, .. } = options;
+        let target = Target { subgroups, cooperative, plain, max_rows, slots, limits };
         let mut tensors = Tensors::new(options.preset, limits);
         let hidden = config.hidden_size;
         let embedding = tensors.matrix("model.embed_tokens.weight", config.vocab_size, hidden);
@@ -148,8 +148,8 @@ impl Plan {
         let state = State::new(config, &options);
         let request = Buffer::new("request", work.step.size(), Purpose::Control);
         let sample = SampleBuffers::new(options.slots as usize, options.logit_rows as usize);
-        let lists = |width: Width, chunked: bool| {
-            let pass = Pass { width, chunked, target };
+        let lists = |width: Width| {
+            let pass = Pass { width, target };
             let step = &work.step;
             let norm = |weight| Norm { weight, eps: config.rms_norm_eps };
             let embed = Embed { request: &request, slots: &sample.slots, step, weight: &embedding, x: &work.x.buffer };
@@ -176,8 +176,7 @@ impl Plan {
             let head = Product { logit_rows: true, ..logits }.dispatches("lm_head", width, target);
             Lists { body, head, marks }
         };
-        let (single, narrow) = (lists(Width::Single, false), lists(Width::Narrow, false));
-        let (batch, wide) = (lists(Width::Wide, false), lists(Width::Wide, true));
+        let [single, narrow, batch, wide] = [Width::Single, Width::Narrow, Width::Batch, Width::Wide].map(lists);
         let sampling = Sample {
             step: &work.step,
             logits: &work.logits.buffer,

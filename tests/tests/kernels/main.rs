@@ -8,6 +8,7 @@ mod mla_attend;
 mod mla_chain;
 mod mla_combine;
 mod mla_latent;
+mod mla_project;
 mod mla_query;
 mod product;
 mod quantize_rows;
@@ -94,6 +95,7 @@ fn target(gpu: &Gpu, subgroups: bool, max_rows: u32) -> Target {
         subgroups: subgroups && gpu.has_subgroups(),
         plain: false,
         cooperative: None,
+        slots: max_rows,
         max_rows,
         limits: gpu.limits(),
     }

@@ -21,9 +21,11 @@ fn put(lanes: Lanes, slot: u32, value: vec4<f32>) {
     let two = select(value.xy, value.zw, odd) + subgroupShuffleXor(select(value.zw, value.xy, odd), 1u);
     let second = (lanes.lane & 2u) == 2u;
     var sum = select(two.x, two.y, second) + subgroupShuffleXor(select(two.y, two.x, second), 2u);
-    for (var apart = 4u; apart < lanes.size; apart *= 2u) {
-        sum += subgroupShuffleXor(sum, apart);
-    }
+    // Whatever the subgroup's size, as a compiler cannot know it uniform; what lies outside of it does not count.
+    sum += select(0.0, subgroupShuffleXor(sum, 4u), lanes.size > 4u);
+    sum += select(0.0, subgroupShuffleXor(sum, 8u), lanes.size > 8u);
+    sum += select(0.0, subgroupShuffleXor(sum, 16u), lanes.size > 16u);
+    sum += select(0.0, subgroupShuffleXor(sum, 32u), lanes.size > 32u);
     if (lanes.lane < 4u) {
         // Lane 0 has sum 0, lane 1 has 2, lane 2 has 1, lane 3 has 3.
         slot_sums[slot * WG + lanes.subgroup * 4u + ((lanes.lane & 1u) << 1u) + (lanes.lane >> 1u)] = sum;

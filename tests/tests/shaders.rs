@@ -217,7 +217,7 @@ fn cooperative() -> Vec<Shader> {
     let mut all = BTreeSet::new();
     let (step, half) = (control(4 * (1 + 3 * 512)), Buffer::new("half", half_rows_bytes(512, 96), Purpose::Control));
     for matrices in [Cooperative { side: 16, lanes: 32 }, Cooperative { side: 8, lanes: 8 }] {
-        for format in WeightFormat::ALL {
+        for format in [WeightFormat::F16, WeightFormat::Q8, WeightFormat::Q4] {
             for (n, pieces) in [(96, 1), (4096, 1), (4096, 3)] {
                 let limits = Limits { binding: Matrix::row_bytes(format, 96) * 4096u64.div_ceil(pieces), ..LEAST };
                 let weight = Matrix::new("weight", format, n, 96, &limits);

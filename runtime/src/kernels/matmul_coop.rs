@@ -54,7 +54,8 @@ impl MatMulCoop<'_> {
         let tile = |subgroups: [u32; 2]| [0, 1].map(|i| subgroups[i] * TILES[i] * matrices.side);
         let [small_rows, small_outputs] = tile(SMALL);
         let subgroups = match most_rows.div_ceil(small_rows) * (self.weight.n() as u32).div_ceil(small_outputs) {
-            tiles if tiles <= AT_ONCE / 2 => TINY,
+            // A lane of a small subgroup could not carry its part.
+            tiles if tiles <= AT_ONCE / 2 && matrices.lanes >= 32 => TINY,
             tiles if tiles <= AT_ONCE => SMALL,
             _ => LARGE,
         };

@@ -169,12 +169,15 @@ impl Part<'_> {
     }
 
     /// The shader parts that read it by whole groups, as f16.
+    ///
+    /// # Panics
+    /// When its format is f32: such products are f32's.
     pub(crate) fn group_sources(&self) -> Vec<&'static str> {
         let pieces =
             if self.pieces.len() == 1 { shader!("parts/pieces_1.wgsl") } else { shader!("parts/pieces_4.wgsl") };
         let scales = shader!("parts/scales.wgsl");
         match self.matrix.format {
-            WeightFormat::F32 => vec![pieces, shader!("parts/group_f32.wgsl")],
+            WeightFormat::F32 => panic!("{} is f32, which loses digits as f16", self.matrix.label),
             WeightFormat::F16 => vec![pieces, shader!("parts/group_f16.wgsl")],
             WeightFormat::Q8 => vec![pieces, scales, shader!("parts/group_q8.wgsl")],
             WeightFormat::Q4 => vec![pieces, scales, shader!("parts/group_q4.wgsl")],

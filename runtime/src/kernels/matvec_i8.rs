@@ -30,7 +30,7 @@ impl Sharing {
         let lanes = if target.subgroups { LANES } else { PLAIN_TEAM };
         // Larger teams where there would be too few workgroups for a large GPU.
         let mut team = if target.subgroups { (target.limits.subgroup as usize).clamp(32, MOST_TEAM) } else { lanes };
-        while 2 * team <= groups.min(MOST_TEAM) && sets.div_ceil(lanes / team) < ENOUGH {
+        while 2 * team <= groups.min(lanes).min(MOST_TEAM) && sets.div_ceil(lanes / team) < ENOUGH {
             team *= 2;
         }
         // Sums of each row, and of squares.

@@ -47,7 +47,7 @@ pub struct Target {
     pub subgroups: bool,
     /// One order of summation whatever the number of rows: no tiled products, no chunked scan, no split attention.
     pub plain: bool,
-    /// Cooperative matrices for products of many rows with quantized weights.
+    /// Cooperative matrices, for products of many rows with weights that are not f32.
     pub cooperative: Option<Cooperative>,
     /// Rows that a step may have.
     pub max_rows: u32,

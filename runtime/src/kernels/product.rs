@@ -7,6 +7,7 @@ use super::quantize_rows::QuantizeRows;
 use super::rmsnorm::{Columns, RmsNorm};
 use super::{Matrix, STEP, Target, assert_words, bindings, dispatch, matmul, matrix, matvec, matvec_i8, shader};
 use crate::gpu::{Binding, Buffer, Cost, Dispatch, Extent, Grid};
+use crate::weights::WeightFormat;
 
 /// What becomes of the sums.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,7 +120,7 @@ impl<'a> Product<'a> {
         let (step, x, weight, logit_rows) = (self.step, self.x, self.weight, self.logit_rows);
         let k = weight.k();
         let quantized = weight.format().is_quantized();
-        if let Some(matrices) = target.cooperative.filter(|_| quantized) {
+        if let Some(matrices) = target.cooperative.filter(|_| weight.format() != WeightFormat::F32) {
             let prepare = HalfRows { step, x, norm: self.norm, y: half, width: k, logit_rows };
             let product = MatMulCoop { step, x: half, weight, y: self.y, epilogue: self.epilogue, logit_rows };
             let mut all = vec![prepare.dispatch(label, target)];

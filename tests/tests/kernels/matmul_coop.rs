@@ -2,6 +2,7 @@
 
 use zebra_runtime::gpu::Gpu;
 use zebra_runtime::kernels::product::{Epilogue, Width};
+use zebra_runtime::weights::WeightFormat;
 use zebra_tests::compare::{Tolerance, Worst, compare};
 use zebra_tests::harness::{on_gpu, report};
 use zebra_tests::reference::weight::FORMATS;
@@ -23,7 +24,9 @@ fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
     if gpu.cooperative().is_none() {
         return Err("this adapter has no cooperative matrices".into());
     }
-    let case = &Case { width: Width::Wide, cooperative: true, ..*case };
+    // Products with f32 weights are f32's.
+    let format = if case.format == WeightFormat::F32 { WeightFormat::Q8 } else { case.format };
+    let case = &Case { format, width: Width::Wide, cooperative: true, ..*case };
     let data = Data::new(case);
     let tolerance = match case.epilogue {
         Epilogue::SwiGlu => Tolerance { max_sd: GATED_WORST, ..Tolerance::sd(GATED_TOLERANCE) },

@@ -2,80 +2,148 @@
 //
 //   score[h, s] = query[h] . cached[s]      o[h] = sum_s softmax(score)[h, s] latent[s]
 //
-// One workgroup owns one row, eight heads (four where workgroup memory is small) and `span` positions, of which it takes
-// 128 at a time: a lane scores one position for all its heads, reading each cached row once; then a lane sums one quad
-// of the latent over a share of the positions. Heads lie in the components of vec4, so that everything stays in
-// registers. It leaves the unnormalised sum with the maximum and the sum of weights, for mla_combine.wgsl.
+// One workgroup owns one row, HEADS heads and a span of positions, which it walks in tiles of TILE. It leaves the
+// unnormalised sum with the maximum and the sum of weights, for mla_combine.wgsl. For each tile
+//   1. the cached rows, as they are packed, lie in workgroup memory, and the next tile's are asked for;
+//   2. a lane scores four heads at four positions over a share of the quads (16 sums in registers), and the shares are
+//      folded;
+//   3. a lane weighs one position for four heads by the running maximum;
+//   4. a lane sums one quad of the latent for four or eight heads over a share of the positions.
+// Four heads lie in the components of a vec4, so that everything stays in registers.
 
-const WG: u32 = 128u;
-override HEADS: u32;          // 8 or 4
-override HALVES: u32;         // HEADS / 4
+override WG: u32 = 256u;
+override HEADS: u32;          // 4 or a multiple of 4 * PAIR
+override PAIR: u32;           // fours of heads that a lane sums latents for: 1 or 2
+override TILE: u32;           // positions
+override LATENT_QUADS: u32;
 override QUERY_QUADS: u32;    // latent_quads + rope_quads
-override QUERY_WORDS: u32;    // 4 * QUERY_QUADS * HALVES
-override LATENT_QUADS: u32;   // at most WG
-override SHARES: u32;         // WG / LATENT_QUADS, rounded down: lanes that share a quad
+override ROW_VEC4: u32;       // of a cached row
+override K_SHARES: u32;       // lanes that share a score's quads
+override SHARES: u32;         // lanes that share a sum's positions
+override POOL: u32;           // vec4 for queries and K_SHARES parts of the scores, and at the end for 4 * WG sums
+
+override FOURS: u32 = HEADS / 4u;
+override COLUMNS: u32 = (TILE + 3u) / 4u;        // lanes that share a tile's positions, each with every COLUMNS-th
+override SLOTS: u32 = 4u * COLUMNS;              // TILE, or four where it is less
+override ROW_STRIDE: u32 = ROW_VEC4 | 1u;        // in workgroup memory: odd, so that rows begin in different banks
+override TILE_VEC4: u32 = TILE * ROW_STRIDE;
+override CELLS: u32 = FOURS * SLOTS;
+override COMPONENTS: u32 = FOURS * QUERY_QUADS;  // of a component of all queries' quads
+override GROUPS: u32 = FOURS / PAIR;             // of heads, for the sums
 
 struct Params {
     heads: u32,
-    latent_quads: u32,
-    rope_quads: u32,
-    row_words: u32,      // of a cached row
     context: u32,        // cached rows of a slot
-    span: u32,           // positions of one workgroup, a multiple of 128
-    spans: u32,          // that `sums` has room for
     blocks: u32,         // heads / HEADS, rounded up
+    spans: u32,          // at most, of a row
+    parts: u32,          // at most, spans of all rows of a step; of fewer rows than that
 }
 
 @group(0) @binding(1) var<uniform> params: Params;
-@group(0) @binding(2) var<storage, read> query: array<vec4<f32>>;           // [rows, heads, latent_quads + rope_quads]
-@group(0) @binding(3) var<storage, read> latents: array<u32>;               // [slots, context, row_words]
-@group(0) @binding(4) var<storage, read_write> sums: array<vec4<f32>>;      // [rows, heads, spans, latent_quads]
+@group(0) @binding(2) var<storage, read> query: array<vec4<f32>>;           // [rows, heads, QUERY_QUADS]
+@group(0) @binding(3) var<storage, read> latents: array<vec4<u32>>;         // [slots, context, ROW_VEC4]
+@group(0) @binding(4) var<storage, read_write> sums: array<vec4<f32>>;      // [rows, heads, spans, LATENT_QUADS]
 @group(0) @binding(5) var<storage, read_write> weights: array<vec2<f32>>;   // [rows, heads, spans] (maximum, sum)
 
-var<workgroup> queries: array<vec4<f32>, QUERY_WORDS>; // [HALVES][4 * QUERY_QUADS], the four heads of a half in a vec4
-var<workgroup> scores: array<vec4<f32>, 256>;          // [HALVES][WG]
-var<workgroup> tops: array<vec4<f32>, 32>;             // [HALVES][16]
-var<workgroup> folds: array<vec4<f32>, WG>;
+// [4 components][FOURS, QUERY_QUADS] of four heads' queries, then [K_SHARES][FOURS, SLOTS] parts of four heads' scores.
+var<workgroup> pool: array<vec4<f32>, POOL>;
+var<workgroup> tile: array<vec4<u32>, TILE_VEC4>;
+var<workgroup> scores: array<vec4<f32>, CELLS>;                // [FOURS, SLOTS], then weights
+var<workgroup> tops: array<vec4<f32>, HEADS>;                  // [FOURS][4 shares of a tile]
+var<workgroup> fades: array<vec4<f32>, FOURS>;                 // of what was summed before this tile
 
-// The dot products of four heads with one quad of a cached row.
-fn score4(half: u32, quad: u32, v: vec4<f32>) -> vec4<f32> {
-    let at = half * 4u * QUERY_QUADS + 4u * quad;
-    return v.x * queries[at] + v.y * queries[at + 1u] + v.z * queries[at + 2u] + v.w * queries[at + 3u];
+// For parts/cache_*.wgsl: words of a row of the tile.
+fn tile_vec4(row: u32, i: u32) -> vec4<u32> { return tile[row * ROW_STRIDE + i]; }
+fn tile_word(row: u32, i: u32) -> u32 { return tile[row * ROW_STRIDE + (i >> 2u)][i & 3u]; }
+
+// Word i of the rows of a tile, counted without gaps.
+fn keep(i: u32, v: vec4<u32>) { tile[i / ROW_VEC4 * ROW_STRIDE + i % ROW_VEC4] = v; }
+
+// One quad of four heads' queries: component by component, the four heads together. Heads past the last are zero.
+fn four_queries(row: u32, h0: u32, i: u32) -> mat4x4<f32> {
+    let h = h0 + 4u * (i / QUERY_QUADS);
+    var m: mat4x4<f32>;
+    for (var j = 0u; j < 4u; j++) {
+        let v = query[(row * params.heads + min(h + j, params.heads - 1u)) * QUERY_QUADS + i % QUERY_QUADS];
+        m[j] = select(vec4<f32>(0.0), v, h + j < params.heads);
+    }
+    return transpose(m);
 }
 
-@compute @workgroup_size(128)
+fn keep_queries(i: u32, m: mat4x4<f32>) {
+    pool[i] = m[0];
+    pool[COMPONENTS + i] = m[1];
+    pool[2u * COMPONENTS + i] = m[2];
+    pool[3u * COMPONENTS + i] = m[3];
+}
+
+fn queries_at(i: u32) -> mat4x4<f32> {
+    return mat4x4<f32>(pool[i], pool[COMPONENTS + i], pool[2u * COMPONENTS + i], pool[3u * COMPONENTS + i]);
+}
+
+// Scores of four heads with one more quad of a row: from left to right, so that each step is one fused multiplication.
+fn scored(a: vec4<f32>, m: mat4x4<f32>, v: vec4<f32>) -> vec4<f32> {
+    return (((a + v.x * m[0]) + v.y * m[1]) + v.z * m[2]) + v.w * m[3];
+}
+
+@compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
         @builtin(local_invocation_index) lid: u32) {
     let item = wid.y * groups.x + wid.x;
-    let block = item % params.blocks;
-    let span = item / params.blocks;
+    let h0 = item % params.blocks * HEADS;
+    let number = item / params.blocks;
     let r = wid.z;
-    let row = row_at(r);
-    let length = row.position + 1u;
-    let first = span * params.span;
-    let end = min(first + params.span, length);
-    let h0 = block * HEADS;
-    let cached = row.slot * params.context * params.row_words;
-
-    // Transposed: component by component of the row, its four heads together. Heads past the last are zero.
-    for (var i = lid; i < HALVES * QUERY_QUADS; i += WG) {
-        let half = i / QUERY_QUADS;
-        let quad = i % QUERY_QUADS;
-        let h = h0 + half * 4u;
-        var m: mat4x4<f32>;
-        for (var j = 0u; j < 4u; j++) {
-            m[j] = select(vec4<f32>(0.0), query[(r * params.heads + min(h + j, params.heads - 1u)) * QUERY_QUADS + quad],
-                          h + j < params.heads);
-        }
-        let t = transpose(m);
-        let at = half * 4u * QUERY_QUADS + 4u * quad;
-        queries[at] = t[0];
-        queries[at + 1u] = t[1];
-        queries[at + 2u] = t[2];
-        queries[at + 3u] = t[3];
+    // Queries first: their loads wait for nothing. What one load a lane does not reach comes below.
+    var mine: mat4x4<f32>;
+    if (lid < COMPONENTS) {
+        mine = four_queries(r, h0, lid);
     }
-    let share = lid / LATENT_QUADS;
+    let row = row_at(r);
+    let length = min(row.position + 1u, params.context);
+    let spans = spans_of_step();
+    let span = span_of(length, spans);
+    let first = number * span;
+    if (first >= length) {
+        return; // the whole workgroup: the grid has as many spans as the longest row
+    }
+    let end = min(first + span, length);
+    let cached = row.slot * params.context;
+
+    // The first tile: up to four loads a lane are under way at once, in the loop while the tile before is worked on.
+    var base = (cached + first) * ROW_VEC4;
+    var words = min(TILE, end - first) * ROW_VEC4;
+    var next_0: vec4<u32>;
+    var next_1: vec4<u32>;
+    var next_2: vec4<u32>;
+    var next_3: vec4<u32>;
+    if (lid < words) { next_0 = latents[base + lid]; }
+    if (lid + WG < words) { next_1 = latents[base + lid + WG]; }
+    if (lid + 2u * WG < words) { next_2 = latents[base + lid + 2u * WG]; }
+    if (lid + 3u * WG < words) { next_3 = latents[base + lid + 3u * WG]; }
+    if (lid < COMPONENTS) {
+        keep_queries(lid, mine);
+    }
+    for (var i = lid + WG; i < COMPONENTS; i += WG) {
+        keep_queries(i, four_queries(r, h0, i));
+    }
+
+    // Who scores what: neighbouring lanes have neighbouring positions, and the same quads.
+    let column = lid % COLUMNS;
+    let four = lid / COLUMNS % FOURS;
+    let k_share = lid / (COLUMNS * FOURS);
+    let s0 = min(column, TILE - 1u);
+    let s1 = min(column + COLUMNS, TILE - 1u);
+    let s2 = min(column + 2u * COLUMNS, TILE - 1u);
+    let s3 = min(column + 3u * COLUMNS, TILE - 1u);
+    // Who weighs what.
+    let slot = lid % SLOTS;
+    let weighs = lid / SLOTS; // four heads
+    var top = vec4<f32>(-1e30);
+    var total = vec4<f32>(0.0);
+    // Who sums what.
     let quad = lid % LATENT_QUADS;
+    let group = lid / LATENT_QUADS % GROUPS;
+    let share = lid / (LATENT_QUADS * GROUPS);
     var o0 = vec4<f32>(0.0);
     var o1 = vec4<f32>(0.0);
     var o2 = vec4<f32>(0.0);
@@ -84,152 +152,154 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) groups: 
     var o5 = vec4<f32>(0.0);
     var o6 = vec4<f32>(0.0);
     var o7 = vec4<f32>(0.0);
-    var top_a = vec4<f32>(-1e30);
-    var top_b = vec4<f32>(-1e30);
-    var sum_a = vec4<f32>(0.0);
-    var sum_b = vec4<f32>(0.0);
-    workgroupBarrier();
-    for (var s0 = first; s0 < end; s0 += WG) {
-        let count = min(WG, end - s0);
-        // Scores: a lane, a position. Four quads at a time, so that their loads are under way together.
-        var a = vec4<f32>(0.0);
-        var b = vec4<f32>(0.0);
-        let at = cached + (s0 + min(lid, count - 1u)) * params.row_words;
-        let whole = LATENT_QUADS & ~3u;
-        for (var i = 0u; i < whole; i += 4u) {
-            let v0 = latent_quad(at, i);
-            let v1 = latent_quad(at, i + 1u);
-            let v2 = latent_quad(at, i + 2u);
-            let v3 = latent_quad(at, i + 3u);
-            a += score4(0u, i, v0) + score4(0u, i + 1u, v1) + score4(0u, i + 2u, v2) + score4(0u, i + 3u, v3);
-            if (HALVES > 1u) {
-                b += score4(1u, i, v0) + score4(1u, i + 1u, v1) + score4(1u, i + 2u, v2) + score4(1u, i + 3u, v3);
-            }
+
+    for (var at = first; at < end; at += TILE) {
+        let count = min(TILE, end - at);
+        if (lid < words) { keep(lid, next_0); }
+        if (lid + WG < words) { keep(lid + WG, next_1); }
+        if (lid + 2u * WG < words) { keep(lid + 2u * WG, next_2); }
+        if (lid + 3u * WG < words) { keep(lid + 3u * WG, next_3); }
+        for (var i = lid + 4u * WG; i < words; i += WG) {
+            keep(i, latents[base + i]);
         }
-        for (var i = whole; i < LATENT_QUADS; i++) {
-            let v = latent_quad(at, i);
-            a += score4(0u, i, v);
-            if (HALVES > 1u) { b += score4(1u, i, v); }
-        }
-        for (var i = 0u; i < params.rope_quads; i++) {
-            let v = rope_quad(at, i);
-            a += score4(0u, LATENT_QUADS + i, v);
-            if (HALVES > 1u) { b += score4(1u, LATENT_QUADS + i, v); }
-        }
-        let inside = lid < count;
-        a = select(vec4<f32>(-1e30), a, inside);
-        b = select(vec4<f32>(-1e30), b, inside);
-        scores[lid] = a;
-        scores[WG + lid] = b;
         workgroupBarrier();
-        // The running maximum: 16 lanes a half fold 128 scores, then everyone reads the 16.
-        if (lid < 32u) {
-            let half = lid / 16u * WG;
-            var most = scores[half + lid % 16u];
-            for (var i = 16u; i < WG; i += 16u) {
-                most = max(most, scores[half + i + lid % 16u]);
+        if (at + TILE < end) {
+            base += TILE * ROW_VEC4;
+            words = min(TILE, end - at - TILE) * ROW_VEC4;
+            if (lid < words) { next_0 = latents[base + lid]; }
+            if (lid + WG < words) { next_1 = latents[base + lid + WG]; }
+            if (lid + 2u * WG < words) { next_2 = latents[base + lid + 2u * WG]; }
+            if (lid + 3u * WG < words) { next_3 = latents[base + lid + 3u * WG]; }
+        }
+
+        // Scores. Rows behind the end hold anything: their scores are dropped below.
+        if (k_share < K_SHARES && column < count) {
+            var a0 = vec4<f32>(0.0);
+            var a1 = vec4<f32>(0.0);
+            var a2 = vec4<f32>(0.0);
+            var a3 = vec4<f32>(0.0);
+            var q = k_share;
+            for (; q < LATENT_QUADS; q += K_SHARES) {
+                let m = queries_at(four * QUERY_QUADS + q);
+                a0 = scored(a0, m, latent_quad(s0, q));
+                a1 = scored(a1, m, latent_quad(s1, q));
+                a2 = scored(a2, m, latent_quad(s2, q));
+                a3 = scored(a3, m, latent_quad(s3, q));
+            }
+            for (; q < QUERY_QUADS; q += K_SHARES) {
+                let m = queries_at(four * QUERY_QUADS + q);
+                a0 = scored(a0, m, rope_quad(s0, q - LATENT_QUADS));
+                a1 = scored(a1, m, rope_quad(s1, q - LATENT_QUADS));
+                a2 = scored(a2, m, rope_quad(s2, q - LATENT_QUADS));
+                a3 = scored(a3, m, rope_quad(s3, q - LATENT_QUADS));
+            }
+            let to = 4u * COMPONENTS + k_share * CELLS + four * SLOTS + column;
+            pool[to] = a0;
+            pool[to + COLUMNS] = a1;
+            pool[to + 2u * COLUMNS] = a2;
+            pool[to + 3u * COLUMNS] = a3;
+        }
+        workgroupBarrier();
+        var score = vec4<f32>(-1e30);
+        if (weighs < FOURS) {
+            if (slot < count) {
+                score = vec4<f32>(0.0);
+                for (var k = 0u; k < K_SHARES; k++) {
+                    score += pool[4u * COMPONENTS + k * CELLS + lid];
+                }
+            }
+            scores[lid] = score;
+        }
+        workgroupBarrier();
+
+        // The running maximum: four lanes of each four heads look through a quarter of the positions, then everyone
+        // looks at the four.
+        if (lid < HEADS) {
+            var most = scores[lid / 4u * SLOTS + lid % 4u * COLUMNS];
+            for (var i = 1u; i < COLUMNS; i++) {
+                most = max(most, scores[lid / 4u * SLOTS + lid % 4u * COLUMNS + i]);
             }
             tops[lid] = most;
         }
         workgroupBarrier();
-        var most_a = top_a;
-        var most_b = top_b;
-        for (var i = 0u; i < 16u; i++) {
-            most_a = max(most_a, tops[i]);
-            most_b = max(most_b, tops[16u + i]);
+        if (weighs < FOURS) {
+            let i = 4u * weighs;
+            let most = max(max(top, tops[i]), max(max(tops[i + 1u], tops[i + 2u]), tops[i + 3u]));
+            let fade = exp(top - most);
+            let weight = select(vec4<f32>(0.0), exp(score - most), slot < count);
+            top = most;
+            total = total * fade + weight;
+            scores[lid] = weight;
+            if (slot == 0u) {
+                fades[weighs] = fade;
+            }
         }
-        let fade_a = exp(top_a - most_a);
-        let fade_b = exp(top_b - most_b);
-        top_a = most_a;
-        top_b = most_b;
-        a = select(vec4<f32>(0.0), exp(a - most_a), inside);
-        b = select(vec4<f32>(0.0), exp(b - most_b), inside);
-        sum_a = sum_a * fade_a + a;
-        sum_b = sum_b * fade_b + b;
-        scores[lid] = a;
-        scores[WG + lid] = b;
         workgroupBarrier();
-        // Weighted latents: a lane, a quad of the latent and every SHARES-th position.
-        o0 *= fade_a.x;
-        o1 *= fade_a.y;
-        o2 *= fade_a.z;
-        o3 *= fade_a.w;
-        o4 *= fade_b.x;
-        o5 *= fade_b.y;
-        o6 *= fade_b.z;
-        o7 *= fade_b.w;
+
+        // Weighted latents.
         if (share < SHARES) {
-            for (var i = share; i < count; i += 2u * SHARES) {
-                // The second of the pair may lie behind the end, where its weights are zero.
-                let j = min(i + SHARES, WG - 1u);
-                let v = latent_quad(cached + (s0 + i) * params.row_words, quad);
-                let w = latent_quad(cached + (s0 + min(i + SHARES, count - 1u)) * params.row_words, quad);
-                let later = select(0.0, 1.0, i + SHARES < count);
-                let p = scores[i];
-                let q = scores[j] * later;
-                o0 += p.x * v + q.x * w;
-                o1 += p.y * v + q.y * w;
-                o2 += p.z * v + q.z * w;
-                o3 += p.w * v + q.w * w;
-                if (HALVES > 1u) {
-                    let p_b = scores[WG + i];
-                    let q_b = scores[WG + j] * later;
-                    o4 += p_b.x * v + q_b.x * w;
-                    o5 += p_b.y * v + q_b.y * w;
-                    o6 += p_b.z * v + q_b.z * w;
-                    o7 += p_b.w * v + q_b.w * w;
+            let fade = fades[group * PAIR];
+            o0 *= fade.x;
+            o1 *= fade.y;
+            o2 *= fade.z;
+            o3 *= fade.w;
+            if (PAIR > 1u) {
+                let other = fades[group * PAIR + 1u];
+                o4 *= other.x;
+                o5 *= other.y;
+                o6 *= other.z;
+                o7 *= other.w;
+            }
+            for (var i = share; i < count; i += SHARES) {
+                let v = latent_quad(i, quad);
+                let p = scores[group * PAIR * SLOTS + i];
+                o0 += p.x * v;
+                o1 += p.y * v;
+                o2 += p.z * v;
+                o3 += p.w * v;
+                if (PAIR > 1u) {
+                    let q = scores[(group * PAIR + 1u) * SLOTS + i];
+                    o4 += q.x * v;
+                    o5 += q.y * v;
+                    o6 += q.z * v;
+                    o7 += q.w * v;
                 }
             }
         }
         workgroupBarrier();
     }
-    // The lanes' sums of weights, then their sums of latents head by head.
-    scores[lid] = sum_a;
-    scores[WG + lid] = sum_b;
-    workgroupBarrier();
-    if (lid < 32u) {
-        let half = lid / 16u * WG;
-        var total = scores[half + lid % 16u];
-        for (var i = 16u; i < WG; i += 16u) {
-            total += scores[half + i + lid % 16u];
+
+    // The shares' sums, four heads of each group at a time, in the place of the queries.
+    if (weighs < FOURS) {
+        scores[lid] = total;
+        if (slot == 0u) {
+            fades[weighs] = top;
         }
-        tops[lid] = total;
     }
-    workgroupBarrier();
-    var total_a = vec4<f32>(0.0);
-    var total_b = vec4<f32>(0.0);
-    for (var i = 0u; i < 16u; i++) {
-        total_a += tops[i];
-        total_b += tops[16u + i];
-    }
-    for (var h = 0u; h < HEADS; h++) {
-        var mine = o0;
-        switch (h) {
-            case 1u: { mine = o1; }
-            case 2u: { mine = o2; }
-            case 3u: { mine = o3; }
-            case 4u: { mine = o4; }
-            case 5u: { mine = o5; }
-            case 6u: { mine = o6; }
-            case 7u: { mine = o7; }
-            default: {}
-        }
-        folds[lid] = mine;
+    for (var pair = 0u; pair < PAIR; pair++) {
+        pool[lid] = select(o0, o4, pair == 1u);
+        pool[WG + lid] = select(o1, o5, pair == 1u);
+        pool[2u * WG + lid] = select(o2, o6, pair == 1u);
+        pool[3u * WG + lid] = select(o3, o7, pair == 1u);
         workgroupBarrier();
-        if (h0 + h < params.heads && first < length) {
-            let to = (r * params.heads + h0 + h) * params.spans + span;
-            if (lid < LATENT_QUADS) {
-                var v = vec4<f32>(0.0);
-                for (var i = 0u; i < SHARES; i++) {
-                    v += folds[i * LATENT_QUADS + lid];
-                }
-                sums[to * LATENT_QUADS + lid] = v;
+        for (var i = lid; i < 4u * GROUPS * LATENT_QUADS; i += WG) {
+            let lane = i % (GROUPS * LATENT_QUADS);
+            let j = i / (GROUPS * LATENT_QUADS);
+            let h = h0 + (lane / LATENT_QUADS * PAIR + pair) * 4u + j;
+            var v = vec4<f32>(0.0);
+            for (var s = 0u; s < SHARES; s++) {
+                v += pool[j * WG + s * GROUPS * LATENT_QUADS + lane];
             }
-            if (lid == 0u) {
-                let top = select(top_a, top_b, h >= 4u)[h & 3u];
-                let total = select(total_a, total_b, h >= 4u)[h & 3u];
-                weights[to] = vec2<f32>(top, total);
+            if (h < params.heads) {
+                sums[((r * params.heads + h) * spans + number) * LATENT_QUADS + lane % LATENT_QUADS] = v;
             }
+        }
+        if (pair == 0u && lid < HEADS && h0 + lid < params.heads) {
+            var all = 0.0;
+            for (var i = 0u; i < SLOTS; i++) {
+                all += scores[lid / 4u * SLOTS + i][lid & 3u];
+            }
+            weights[(r * params.heads + h0 + lid) * spans + number] = vec2<f32>(fades[lid / 4u][lid & 3u], all);
         }
         workgroupBarrier();
     }

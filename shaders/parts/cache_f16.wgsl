@@ -1,8 +1,8 @@
-// A cached row in f16: two words a quad, latent quads first, then the quads of the roped k_pe.
+// A cached row in f16: two words a quad, latent quads first, then the quads of the roped k_pe. `tile_word` reads a word
+// of a row of the kernel's tile.
 
-fn latent_quad(base: u32, q: u32) -> vec4<f32> {
-    let at = base + 2u * q;
-    return vec4<f32>(unpack2x16float(latents[at]), unpack2x16float(latents[at + 1u]));
+fn latent_quad(row: u32, q: u32) -> vec4<f32> {
+    return vec4<f32>(unpack2x16float(tile_word(row, 2u * q)), unpack2x16float(tile_word(row, 2u * q + 1u)));
 }
 
-fn rope_quad(base: u32, q: u32) -> vec4<f32> { return latent_quad(base, params.latent_quads + q); }
+fn rope_quad(row: u32, q: u32) -> vec4<f32> { return latent_quad(row, LATENT_QUADS + q); }

@@ -1,35 +1,38 @@
-// Writes a cached row as parts/cache_q8.wgsl reads it. A lane owns two groups of eight quads, which share a word of
-// scales. Codes are taken with the scale as f16 rounds it, so that reading gives back what was measured.
+// Writes a cached row as parts/cache_q8.wgsl reads it: lane l of `lanes` every lanes-th word, beginning with l. A lane
+// finds the scale of its word's group by itself, which costs eight reads and no barrier.
+
+// The scale of eight quads as f16 rounds it, so that codes taken with it read back as what was measured.
+fn scale_of_group(group: u32) -> f32 {
+    var most = 0.0;
+    for (var q = 8u * group; q < min(8u * group + 8u, params.latent_quads); q++) {
+        let v = abs(new_quad(q));
+        most = max(most, max(max(v.x, v.y), max(v.z, v.w)));
+    }
+    return unpack2x16float(pack2x16float(vec2<f32>(min(most / 127.0, 65504.0), 0.0))).x;
+}
 
 fn store_row(base: u32, lane: u32, lanes: u32) {
-    let pairs = (params.latent_quads + 15u) / 16u;
-    for (var pair = lane; pair < pairs; pair += lanes) {
-        var rounded = vec2<f32>(0.0);
-        for (var g = 0u; g < 2u; g++) {
-            let first = pair * 16u + g * 8u;
-            let end = min(first + 8u, params.latent_quads);
-            var most = 0.0;
-            for (var q = first; q < end; q++) {
-                let v = abs(new_quad(q));
-                most = max(most, max(max(v.x, v.y), max(v.z, v.w)));
-            }
-            rounded[g] = unpack2x16float(pack2x16float(vec2<f32>(min(most / 127.0, 65504.0), 0.0))).x;
+    let scales = params.latent_quads;
+    let ropes = scales + (params.latent_quads + 15u) / 16u;
+    for (var w = lane; w < params.row_words; w += lanes) {
+        var word = 0u;
+        if (w < scales) {
+            let scale = scale_of_group(w >> 3u);
             var inverse = 0.0;
-            if (rounded[g] > 0.0) {
-                inverse = 1.0 / rounded[g];
+            if (scale > 0.0) {
+                inverse = 1.0 / scale;
             }
-            for (var q = first; q < end; q++) {
-                let codes = vec4<i32>(clamp(round(new_quad(q) * inverse), vec4<f32>(-127.0), vec4<f32>(127.0)));
-                latents[base + q] = pack4xI8(codes);
-            }
+            word = pack4xI8(vec4<i32>(clamp(round(new_quad(w) * inverse), vec4<f32>(-127.0), vec4<f32>(127.0))));
+        } else if (w < ropes) {
+            // A second group past the last has nothing in it, and a scale of zero.
+            let group = 2u * (w - scales);
+            word = pack2x16float(vec2<f32>(scale_of_group(group), scale_of_group(group + 1u)));
+        } else if (w < ropes + 2u * params.rope_quads) {
+            // WGSL leaves open what an f16 too large for its range becomes.
+            let half = w - ropes;
+            let v = clamp(new_quad(scales + (half >> 1u)), vec4<f32>(-65504.0), vec4<f32>(65504.0));
+            word = pack2x16float(select(v.xy, v.zw, (half & 1u) == 1u));
         }
-        latents[base + params.latent_quads + pair] = pack2x16float(rounded);
-    }
-    let ropes = base + params.latent_quads + pairs;
-    for (var q = lane; q < params.rope_quads; q += lanes) {
-        // WGSL leaves open what an f16 too large for its range becomes.
-        let v = clamp(new_quad(params.latent_quads + q), vec4<f32>(-65504.0), vec4<f32>(65504.0));
-        latents[ropes + 2u * q] = pack2x16float(v.xy);
-        latents[ropes + 2u * q + 1u] = pack2x16float(v.zw);
+        latents[base + w] = word;
     }
 }

@@ -67,8 +67,8 @@ pub enum Extent {
     Segments,
     /// One for every `per` logit rows.
     LogitRows { per: u32 },
-    /// One for every `per` positions of the longest context.
-    Positions { per: u32 },
+    /// One for every `unit` positions of the longest context, but at most `most`, and over all rows `parts`.
+    Spans { unit: u32, most: u32, parts: u32 },
 }
 
 impl Extent {
@@ -79,7 +79,9 @@ impl Extent {
             Extent::Rows { per } => shape.rows.div_ceil(per),
             Extent::Segments => shape.segments,
             Extent::LogitRows { per } => shape.logit_rows.div_ceil(per),
-            Extent::Positions { per } => shape.longest.div_ceil(per),
+            Extent::Spans { unit, most, parts } => {
+                shape.longest.div_ceil(unit).min((parts / shape.rows.max(1)).clamp(1, most))
+            }
         }
     }
 }

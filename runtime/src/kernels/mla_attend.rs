@@ -1,14 +1,156 @@
 //! `mla_attend.wgsl`: latent attention over spans of the context.
 
+use std::cmp::Reverse;
+
 use super::mla_latent::CacheShape;
 use super::{STEP, Target, assert_words, bindings, dispatch, shader};
-use crate::gpu::{Buffer, Dispatch, Extent, Grid};
-
-/// Lanes of a workgroup and positions it takes at a time.
-const WG: usize = 128;
+use crate::gpu::{Buffer, Dispatch, Extent, Grid, Limits};
 
 /// Latent width that a workgroup's lanes can hold, a quad each.
-pub const MOST_LATENT: usize = 4 * WG;
+pub const MOST_LATENT: usize = 512;
+
+/// Spans of a row at most in a step of few rows. With two blocks of heads they fill a GPU of 132 cores; more only make
+/// `mla_combine.wgsl` longer.
+const MOST_SPANS: u32 = 128;
+
+/// Spans of all rows of a wide step, where it has fewer rows than that.
+const WIDE_PARTS: u32 = 512;
+
+/// Heads of a workgroup at most. More heads read a row less often; fewer share a short context among more workgroups.
+const MOST_HEADS: usize = 16;
+
+/// How the contexts of a step's rows are cut into spans, a workgroup each; `parts/spans.wgsl` computes the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spans {
+    /// Spans of a row at most.
+    most: u32,
+    /// Spans of all rows of a step at most; a row has one whatever it says.
+    parts: u32,
+}
+
+impl Spans {
+    /// Positions of the shortest span, of which all are multiples.
+    pub const UNIT: u32 = 32;
+
+    /// For steps of few rows: a row's spans follow from its own length alone, so that it does not matter which rows it
+    /// runs with.
+    pub fn narrow(context: usize) -> Self {
+        Self::new(context, MOST_SPANS, u32::MAX)
+    }
+
+    /// For steps of many rows, which fill a GPU with fewer spans or with one each.
+    pub fn wide(context: usize) -> Self {
+        Self::new(context, MOST_SPANS, WIDE_PARTS)
+    }
+
+    /// One order of summation, however many rows there are.
+    pub fn one() -> Self {
+        Self { most: 1, parts: 1 }
+    }
+
+    /// At most `most` spans of each row, and `parts` of all.
+    pub fn new(context: usize, most: u32, parts: u32) -> Self {
+        Self { most: most.clamp(1, (context as u32).div_ceil(Self::UNIT).max(1)), parts }
+    }
+
+    /// Spans that each row of a step has room for.
+    pub fn of_step(self, rows: usize) -> usize {
+        (self.parts / (rows as u32).max(1)).clamp(1, self.most) as usize
+    }
+
+    /// Positions of a span of a row, in a step of so many rows.
+    pub fn positions(self, length: usize, rows: usize) -> usize {
+        length.div_ceil(self.of_step(rows) * Self::UNIT as usize) * Self::UNIT as usize
+    }
+
+    /// Spans of all rows together that buffers must have room for, in steps of at most so many rows.
+    pub fn room(self, rows: usize) -> usize {
+        rows.max((rows * self.most as usize).min(self.parts as usize))
+    }
+
+    /// Spans of the longest row of a step.
+    pub fn extent(self) -> Extent {
+        Extent::Spans { unit: Self::UNIT, most: self.most, parts: self.parts }
+    }
+
+    pub(crate) fn params(self) -> [u32; 2] {
+        [self.most, self.parts]
+    }
+
+    pub(crate) fn constant() -> (&'static str, f64) {
+        ("SPAN_UNIT", f64::from(Self::UNIT))
+    }
+}
+
+/// What a workgroup holds at once, as the adapter's limits allow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Tiling {
+    lanes: usize,
+    heads: usize,
+    /// Positions; divides [`Spans::UNIT`].
+    tile: usize,
+    /// Lanes that share a score's quads.
+    k_shares: usize,
+}
+
+impl Tiling {
+    /// Of what fits: most lanes, fewest heads too many in the last block, most lanes at work on scores (from three
+    /// quarters on it is the same), most scores of a tile, most heads.
+    fn new(shape: CacheShape, heads: usize, limits: &Limits) -> Option<Self> {
+        let mut all = Vec::new();
+        for lanes in [256, 128] {
+            for tile in [1, 2, 4, 8, 16, 32] {
+                for block in [4, 8, 16].into_iter().filter(|&block| block <= MOST_HEADS) {
+                    all.extend((1..=16).map(|k_shares| Self { lanes, heads: block, tile, k_shares }));
+                }
+            }
+        }
+        all.into_iter().filter(|t| t.fits(shape, limits)).max_by_key(|t| {
+            let idle = t.lanes / 4;
+            let at_work = t.scores().min(t.lanes - idle);
+            (t.lanes, Reverse(heads.next_multiple_of(t.heads)), at_work, t.heads * t.tile, t.heads, t.k_shares)
+        })
+    }
+
+    fn pair(self) -> usize {
+        if self.heads > 4 { 2 } else { 1 }
+    }
+
+    fn fours(self) -> usize {
+        self.heads / 4
+    }
+
+    /// Positions of a tile as the scores are laid out.
+    fn slots(self) -> usize {
+        self.tile.next_multiple_of(4)
+    }
+
+    /// Lanes that score, each four heads at four positions.
+    fn scores(self) -> usize {
+        self.k_shares * self.fours() * self.slots() / 4
+    }
+
+    /// Lanes that a share of the positions needs to sum latents.
+    fn sums(self, shape: CacheShape) -> usize {
+        self.fours() / self.pair() * shape.latent_quads()
+    }
+
+    /// vec4 of the shader's `pool`.
+    fn pool(self, shape: CacheShape) -> usize {
+        let work = self.heads * shape.row_quads() + self.k_shares * self.fours() * self.slots();
+        work.max(4 * self.lanes)
+    }
+
+    fn fits(self, shape: CacheShape, limits: &Limits) -> bool {
+        let row = (shape.row_words() / 4) | 1;
+        let vec4s = self.pool(shape) + self.tile * row + self.fours() * self.slots() + self.heads + self.fours();
+        16 * vec4s <= limits.workgroup_memory as usize
+            && self.lanes <= limits.invocations as usize
+            && self.fours() * self.slots() <= self.lanes
+            && self.sums(shape) <= self.lanes
+            && self.scores() <= self.lanes
+    }
+}
 
 /// `sums[r, h, span] = sum_s exp(query . cached[s] - top) latent[s]` with the top and the sum of weights.
 #[derive(Debug)]
@@ -17,8 +159,7 @@ pub struct MlaAttend<'a> {
     pub shape: CacheShape,
     /// Query heads.
     pub heads: usize,
-    /// Positions of one workgroup, a multiple of 128.
-    pub span: usize,
+    pub spans: Spans,
     /// `[rows, heads, row_quads]` vec4.
     pub query: &'a Buffer,
     /// `[slots, context, row_words]`.
@@ -30,57 +171,85 @@ pub struct MlaAttend<'a> {
 }
 
 impl MlaAttend<'_> {
-    /// Spans of a whole context.
-    pub fn spans(shape: CacheShape, span: usize) -> usize {
-        shape.context.div_ceil(span)
-    }
-
     /// # Panics
     /// When the latent is wider than [`MOST_LATENT`]: the configuration refuses it before.
     pub fn dispatch(&self, label: &str, target: Target) -> Dispatch {
         let s = self.shape;
-        let spans = Self::spans(s, self.span);
-        assert!(self.span.is_multiple_of(WG), "{label}: a span of {} positions", self.span);
+        let [most, parts] = self.spans.params();
         assert!(s.latent <= MOST_LATENT, "{label}: a latent of {}", s.latent);
-        assert_words(self.sums, (self.heads * spans * s.latent_quads() * 4) as u64, "mla_attend.sums");
-        assert_words(self.weights, (self.heads * spans * 2) as u64, "mla_attend.weights");
-        let shares = WG / s.latent_quads();
-        // Eight heads at a time, so that a row is read seldom, where workgroup memory holds their queries.
-        let fixed = 16 * (2 * WG + 32 + WG);
-        let each = 16 * s.row_quads();
-        let room = (target.limits.workgroup_memory as usize).saturating_sub(fixed) / each;
-        assert!(room >= 4, "{label}: queries of {} do not fit into workgroup memory", 4 * s.row_quads());
-        let heads = if room >= 8 { 8 } else { 4 };
-        let blocks = self.heads.div_ceil(heads) as u32;
-        let params = [
-            self.heads as u32,
-            s.latent_quads() as u32,
-            s.rope_quads() as u32,
-            s.row_words() as u32,
-            s.context as u32,
-            self.span as u32,
-            spans as u32,
-            blocks,
-        ];
-        let grid = Grid {
-            items: [Extent::Positions { per: self.span as u32 }, Extent::Fixed(blocks)],
-            z: Extent::Rows { per: 1 },
-        };
+        assert_words(self.sums, (self.heads * s.latent_quads() * 4) as u64, "mla_attend.sums");
+        assert_words(self.weights, (self.heads * 2) as u64, "mla_attend.weights");
+        let tiling = Tiling::new(s, self.heads, &target.limits);
+        let t = tiling.unwrap_or_else(|| {
+            panic!("{label}: a tile of {} quads does not fit into workgroup memory", s.row_quads());
+        });
+        let blocks = self.heads.div_ceil(t.heads) as u32;
+        let params = [self.heads as u32, s.context as u32, blocks, most, parts];
+        let grid = Grid { items: [self.spans.extent(), Extent::Fixed(blocks)], z: Extent::Rows { per: 1 } };
         dispatch(
             label,
             "mla_attend",
-            vec![shader!("mla_attend.wgsl"), s.source(), STEP],
+            vec![shader!("mla_attend.wgsl"), shader!("parts/spans.wgsl"), s.source(), STEP],
             target.constants(vec![
-                ("HEADS", heads as f64),
-                ("HALVES", (heads / 4) as f64),
-                ("QUERY_QUADS", s.row_quads() as f64),
-                ("QUERY_WORDS", (heads * s.row_quads()) as f64),
+                ("WG", t.lanes as f64),
+                ("HEADS", t.heads as f64),
+                ("PAIR", t.pair() as f64),
+                ("TILE", t.tile as f64),
                 ("LATENT_QUADS", s.latent_quads() as f64),
-                ("SHARES", shares as f64),
+                ("QUERY_QUADS", s.row_quads() as f64),
+                ("ROW_VEC4", (s.row_words() / 4) as f64),
+                ("K_SHARES", t.k_shares as f64),
+                ("SHARES", (t.lanes / t.sums(s)) as f64),
+                ("POOL", t.pool(s) as f64),
+                Spans::constant(),
             ]),
             &params,
             bindings(self.step, &[self.query, self.latents], &[self.sums, self.weights]),
             grid,
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::mla_latent::CacheFormat;
+
+    const LEAST: Limits = Limits {
+        binding: 128 << 20,
+        buffer: 256 << 20,
+        workgroups: 65_535,
+        workgroup_memory: 16 << 10,
+        invocations: 256,
+        storage_buffers: 8,
+        uniform_alignment: 256,
+    };
+
+    fn tiling(format: CacheFormat, latent: usize, rope: usize, heads: usize, memory: u32) -> Option<Tiling> {
+        let shape = CacheShape { format, latent, rope, context: 1 };
+        Tiling::new(shape, heads, &Limits { workgroup_memory: memory, ..LEAST })
+    }
+
+    #[test]
+    fn every_cache_fits_into_the_least_memory() {
+        for format in [CacheFormat::F32, CacheFormat::F16, CacheFormat::Q8] {
+            for latent in 1..=MOST_LATENT {
+                for rope in [2, 32, 64] {
+                    assert!(tiling(format, latent, rope, 32, 16 << 10).is_some(), "{format:?} {latent} {rope}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn released_models_keep_the_lanes_at_work() {
+        for (latent, rope, heads) in [(128, 32, 32), (128, 64, 24), (160, 64, 32)] {
+            for format in [CacheFormat::F16, CacheFormat::Q8] {
+                for memory in [16 << 10, 32 << 10, 48 << 10] {
+                    let t = tiling(format, latent, rope, heads, memory);
+                    assert!(t.is_some_and(|t| t.scores() >= t.lanes / 2), "{latent} {format:?} {memory}: {t:?}");
+                }
+            }
+        }
     }
 }

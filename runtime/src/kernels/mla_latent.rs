@@ -4,7 +4,7 @@ use super::rmsnorm::Columns;
 use super::{STEP, Target, assert_words, bindings, dispatch, shader};
 use crate::gpu::{Buffer, Dispatch, Extent, Grid};
 
-const WG: u32 = 64;
+const WG: u32 = 128;
 
 /// How cached latents are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,13 +52,14 @@ impl CacheShape {
         self.latent_quads() + self.rope_quads()
     }
 
-    /// u32 of a cached row.
+    /// u32 of a cached row: whole loads of 16 bytes, the last words zero where the numbers do not fill them.
     pub fn row_words(&self) -> usize {
-        match self.format {
+        let words = match self.format {
             CacheFormat::F32 => 4 * self.row_quads(),
             CacheFormat::F16 => 2 * self.row_quads(),
             CacheFormat::Q8 => self.latent_quads() + self.latent_quads().div_ceil(16) + 2 * self.rope_quads(),
-        }
+        };
+        words.next_multiple_of(4)
     }
 
     /// Bytes of a slot.

@@ -150,11 +150,11 @@ impl Mla {
             }
             .dispatch(label, target),
         );
-        let span = options.span(&s, pass.is_wide());
+        let spans = options.spans(pass.is_wide());
         let (sums, weights) = (&work.sums, &work.weights);
         let query = &work.query;
         all.push(
-            MlaAttend { step, shape: s, heads: h.heads, span, query, latents, sums, weights }.dispatch(label, target),
+            MlaAttend { step, shape: s, heads: h.heads, spans, query, latents, sums, weights }.dispatch(label, target),
         );
         let o = work.heads.strided(h.heads * h.v);
         all.push(
@@ -162,7 +162,7 @@ impl Mla {
                 step,
                 shape: s,
                 heads: h,
-                span,
+                spans,
                 sums,
                 weights,
                 kv_b: &self.kv_b_proj,

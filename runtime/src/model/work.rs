@@ -3,8 +3,7 @@
 use super::PlanOptions;
 use crate::config::{Layer, ModelConfig};
 use crate::gpu::{Buffer, Purpose};
-use crate::kernels::mla_attend::MlaAttend;
-use crate::kernels::mla_latent::CacheShape;
+use crate::kernels::mla_attend::Spans;
 use crate::kernels::rmsnorm::Columns;
 use crate::kernels::ssm_scores::SsmScores;
 
@@ -162,8 +161,9 @@ impl Most {
                 up(&mut self.q_a, if m.lora_layer_norm { q_a } else { 0 });
                 up(&mut self.latent, if m.lora_layer_norm { m.kv_lora_rank } else { 0 });
                 up(&mut self.query, 4 * m.heads * cache.row_quads());
-                for (rows, span) in options.spans(&cache) {
-                    let parts = rows * m.heads * MlaAttend::spans(cache, span);
+                let narrow = options.narrow_rows.min(options.max_rows) as usize;
+                for (wide, rows) in [(false, narrow), (true, options.max_rows as usize)] {
+                    let parts = m.heads * options.spans(wide).room(rows);
                     up(&mut self.sums, 4 * parts * cache.latent_quads());
                     up(&mut self.weights, 2 * parts);
                 }
@@ -172,19 +172,13 @@ impl Most {
     }
 }
 
-/// Positions of a context that a workgroup of a narrow step's attention owns.
-const SPAN: usize = 128;
-
 impl PlanOptions {
-    /// The span of positions of one attention workgroup: a share of the context in a narrow step, so that one row fills
-    /// the GPU; the whole context in a wide one, whose rows do, and in the plain plan, whose sums have one order.
-    pub(super) fn span(&self, cache: &CacheShape, wide: bool) -> usize {
-        if wide || self.plain { cache.context.next_multiple_of(128) } else { SPAN }
-    }
-
-    /// (rows, span) of both widths.
-    fn spans(&self, cache: &CacheShape) -> [(usize, usize); 2] {
-        let narrow = self.narrow_rows.min(self.max_rows) as usize;
-        [(narrow, self.span(cache, false)), (self.max_rows as usize, self.span(cache, true))]
+    /// How attention cuts the rows' contexts.
+    pub(super) fn spans(&self, wide: bool) -> Spans {
+        match (self.plain, wide) {
+            (true, _) => Spans::one(),
+            (false, true) => Spans::wide(self.context as usize),
+            (false, false) => Spans::narrow(self.context as usize),
+        }
     }
 }

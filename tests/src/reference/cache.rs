@@ -1,6 +1,7 @@
 //! Rows of the latent cache in their words, and what numbers they stand for. All formats: quads of the latent, then
 //! quads of the roped k_pe, each padded with zeros. f32: a word a number. f16: two numbers a word. q8: the latent in
-//! int8, four a word, then an f16 scale for each eight quads, two a word, then the roped part in f16.
+//! int8, four a word, then an f16 scale for each eight quads, two a word, then the roped part in f16. Zeros fill a row
+//! up to whole 16 bytes.
 
 use half::f16;
 use zebra_runtime::kernels::mla_latent::{CacheFormat, CacheShape};
@@ -19,7 +20,7 @@ pub fn encode(s: &CacheShape, latent: &[f32], rope: &[f32]) -> Vec<u32> {
     c.resize(4 * s.latent.div_ceil(4), 0.0);
     let mut k = rope.to_vec();
     k.resize(4 * s.rope.div_ceil(4), 0.0);
-    match s.format {
+    let mut words: Vec<u32> = match s.format {
         CacheFormat::F32 => c.iter().chain(&k).map(|v| v.to_bits()).collect(),
         CacheFormat::F16 => [c, k].concat().chunks(2).map(|p| halves(p[0], p[1])).collect(),
         CacheFormat::Q8 => {
@@ -35,7 +36,9 @@ pub fn encode(s: &CacheShape, latent: &[f32], rope: &[f32]) -> Vec<u32> {
             let pairs = scales.chunks(2).map(|p| halves(p[0], p.get(1).copied().unwrap_or(0.0)));
             codes.chain(pairs).chain(k.chunks(2).map(|p| halves(p[0], p[1]))).collect()
         }
-    }
+    };
+    words.resize(words.len().next_multiple_of(4), 0);
+    words
 }
 
 /// A row's numbers: the latent and the roped part, without padding.

@@ -1,8 +1,8 @@
 //! `mla_attend.wgsl` with the parts that read a cached row.
 
-use zebra_runtime::gpu::Gpu;
+use zebra_runtime::gpu::{Gpu, StepShape};
 use zebra_runtime::kernels::Target;
-use zebra_runtime::kernels::mla_attend::MlaAttend;
+use zebra_runtime::kernels::mla_attend::{MlaAttend, Spans};
 use zebra_runtime::kernels::mla_latent::{CacheFormat, CacheShape};
 use zebra_tests::compare::{Tolerance, UNTOUCHED, Worst, compare};
 use zebra_tests::harness::{Bench, POISON, StepBuilder, shape_of};
@@ -22,7 +22,7 @@ struct Case {
     rope: usize,
     heads: usize,
     context: usize,
-    span: usize,
+    spans: Spans,
     /// Standard deviation of the scores.
     scores: f32,
     /// Workgroup memory that the kernel may plan with.
@@ -32,18 +32,19 @@ struct Case {
 fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
     let s = CacheShape { format: case.format, latent: case.latent, rope: case.rope, context: case.context };
     let mut random = Random::new((case.latent * 100 + case.context) as u64);
-    let spans = MlaAttend::spans(s, case.span);
-    // The first position, the ends of blocks of 128 and of the context, a frozen slot, a chunk over a seam.
+    // The first position, the ends of tiles and of the context, a frozen slot, a chunk over a seam.
     let last = case.context - 1;
     let at = |p: usize| p.min(last);
     let step = StepBuilder::new()
         .segment(2, 0, 1)
+        .segment(0, at(31), 1)
         .segment(0, at(127), 1)
         .frozen(1, at(128), 1)
         .segment(1, at(254).min(last - 2), 3)
         .segment(2, last, 1)
         .build();
     let rows = step.rows.len();
+    let spans = case.spans.of_step(rows);
 
     // What lies behind a slot's last position must not be read: NaN.
     let mut cached = vec![vec![Vec::new(); case.context]; SLOTS];
@@ -83,7 +84,7 @@ fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
         step: &bench.step(&step, MAX_ROWS),
         shape: s,
         heads: case.heads,
-        span: case.span,
+        spans: case.spans,
         query: &bench.floats("query", &padded),
         latents: &bench.words("latents", &words),
         sums: &sums,
@@ -100,7 +101,8 @@ fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
             for span in 0..spans {
                 let i = (r * case.heads + head) * spans + span;
                 let (sum, weight) = (&sums[i * 4 * quads..][..4 * quads], &weights[2 * i..2 * i + 2]);
-                let first = span * case.span;
+                let positions = case.spans.positions(row.position + 1, rows);
+                let first = span * positions;
                 if first > row.position {
                     latents.extend(sum);
                     tops.extend(weight);
@@ -108,7 +110,7 @@ fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
                     tops_twin.extend([UNTOUCHED; 2]);
                     continue;
                 }
-                let mut seen = cached[row.slot][first..(first + case.span).min(row.position + 1)].to_vec();
+                let mut seen = cached[row.slot][first..(first + positions).min(row.position + 1)].to_vec();
                 if input == Input::Altered {
                     let end = seen.len() - 1;
                     seen[end][0] += 30.0;
@@ -143,29 +145,62 @@ fn mla_attend() {
         [(16, 8, 4), (128, 32, 32), (128, 64, 24), (160, 64, 32), (10, 6, 3), (1, 2, 1), (290, 10, 9), (512, 64, 2)];
     for (i, (latent, rope, heads)) in shapes.into_iter().enumerate() {
         for format in FORMATS {
-            for (j, (context, span)) in [(300, 128), (300, 384), (129, 128), (5, 128)].into_iter().enumerate() {
+            for j in 0..5 {
                 let large = latent * heads > 1000;
-                if large && j > 1 {
+                if large && (i + j) % 3 > 1 {
                     continue;
                 }
+                let (context, spans) = match j {
+                    // A tile a span; one span of many tiles; two tiles a span; a tile too many for one; less than one.
+                    0 => (300, Spans::narrow(300)),
+                    1 => (300, Spans::one()),
+                    2 => (300, Spans::new(300, 5, u32::MAX)),
+                    3 => (129, Spans::new(129, 4, 17)),
+                    _ => (5, Spans::narrow(5)),
+                };
                 let scores = [2.0, 0.1, 20.0][(i + j) % 3];
-                let memory = [u32::MAX, 16384][j % 2];
-                cases.push(Case { format, latent, rope, heads, context, span, scores, memory });
+                let memory = [u32::MAX, 16384][(i + j) % 2];
+                cases.push(Case { format, latent, rope, heads, context, spans, scores, memory });
             }
         }
     }
-    let wide = Case {
+    let long = Case {
         format: CacheFormat::F16,
         latent: 16,
         rope: 8,
         heads: 4,
         context: 5000,
-        span: 1024,
+        spans: Spans::narrow(5000),
         scores: 2.0,
         memory: u32::MAX,
     };
-    cases.push(wide);
-    cases.push(Case { span: 5120, ..wide });
-    cases.push(Case { scores: 500.0, ..wide });
+    cases.push(long);
+    cases.push(Case { format: CacheFormat::Q8, spans: Spans::wide(5000), memory: 16384, ..long });
+    cases.push(Case { spans: Spans::one(), ..long });
+    cases.push(Case { scores: 500.0, ..long });
     table("mla_attend", cases, run);
+}
+
+/// Spans cover a row, are no more than what buffers and the grid have room for, and follow from the row alone in a
+/// narrow step.
+#[test]
+fn spans_cover_their_rows() {
+    let context = 131_072;
+    let all = [Spans::narrow(context), Spans::wide(context), Spans::one(), Spans::new(context, 5, 17)];
+    for (spans, rows) in all.into_iter().flat_map(|s| [1, 3, 8, 48, 512].map(|rows| (s, rows))) {
+        let room = spans.of_step(rows);
+        assert!(rows * room <= spans.room(512), "{spans:?}, {rows} rows: {room} spans each");
+        let mut grid = 0;
+        for length in (1..5000).chain([32_767, 32_768, 32_769, context]) {
+            let positions = spans.positions(length, rows);
+            let count = length.div_ceil(positions);
+            let shape = StepShape { rows: rows as u32, longest: length as u32, ..StepShape::default() };
+            let extent = spans.extent().of(shape);
+            assert!(positions.is_multiple_of(Spans::UNIT as usize) && count <= room);
+            assert!(count as u32 <= extent && extent as usize <= room && grid <= extent, "{spans:?}: {length}");
+            grid = extent;
+        }
+    }
+    let narrow = Spans::narrow(context);
+    assert!((1..=8).all(|rows| narrow.of_step(rows) == narrow.of_step(1)));
 }

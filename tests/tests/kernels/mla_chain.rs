@@ -2,7 +2,7 @@
 //! then single rows of two slots. It shows that they agree with each other, where their tables show each by itself.
 
 use zebra_runtime::gpu::Gpu;
-use zebra_runtime::kernels::mla_attend::MlaAttend;
+use zebra_runtime::kernels::mla_attend::{MlaAttend, Spans};
 use zebra_runtime::kernels::mla_combine::MlaCombine;
 use zebra_runtime::kernels::mla_latent::{CacheFormat, CacheShape, MlaLatent};
 use zebra_runtime::kernels::mla_query::MlaQuery;
@@ -25,7 +25,7 @@ const MAX_ROWS: u32 = 160;
 struct Case {
     mla: Mla,
     cache: CacheFormat,
-    span: usize,
+    spans: Spans,
 }
 
 fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
@@ -40,7 +40,7 @@ fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
     let (q_stride, kv_stride) = (h.heads * (h.nope + rope_dim), latent + rope_dim);
     let q = random.normals(rows * q_stride, 1.0);
     let kv = random.normals(rows * kv_stride, 1.0);
-    let spans = MlaAttend::spans(s, case.span);
+    let spans = case.spans.of_step(rows);
 
     let target = target(gpu, false, MAX_ROWS);
     let bench = Bench::new(gpu);
@@ -80,7 +80,7 @@ fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
             step: &step_buffer,
             shape: s,
             heads: h.heads,
-            span: case.span,
+            spans: case.spans,
             query: &query,
             latents: &latents,
             sums: &sums,
@@ -91,7 +91,7 @@ fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
             step: &step_buffer,
             shape: s,
             heads: h,
-            span: case.span,
+            spans: case.spans,
             sums: &sums,
             weights: &weights,
             kv_b: &kv_b_buffer,
@@ -158,7 +158,7 @@ fn mla_chain() {
             if mla.heads.heads > 20 && cache != FORMATS[i % 3] {
                 continue;
             }
-            cases.push(Case { mla, cache, span: [128, 256][i % 2] });
+            cases.push(Case { mla, cache, spans: [Spans::narrow(140), Spans::wide(140), Spans::one()][i % 3] });
         }
     }
     table("mla_latent, mla_query, mla_attend, mla_combine", cases, run);

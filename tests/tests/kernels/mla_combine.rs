@@ -2,7 +2,7 @@
 
 use zebra_runtime::gpu::Gpu;
 use zebra_runtime::kernels::Target;
-use zebra_runtime::kernels::mla_attend::MlaAttend;
+use zebra_runtime::kernels::mla_attend::Spans;
 use zebra_runtime::kernels::mla_combine::MlaCombine;
 use zebra_runtime::kernels::mla_latent::{CacheFormat, CacheShape};
 use zebra_runtime::weights::WeightFormat;
@@ -23,7 +23,7 @@ struct Case {
     format: WeightFormat,
     cut: Cut,
     context: usize,
-    span: usize,
+    spans: Spans,
 }
 
 /// Sums of some spans and of up to 290 products in f32, and an exponential a span.
@@ -38,7 +38,8 @@ fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
     let last = case.context - 1;
     let step = StepBuilder::new().segment(1, 0, 2.min(case.context)).segment(0, last / 2, 1).frozen(2, last, 1).build();
     let rows = step.rows.len();
-    let spans = MlaAttend::spans(s, case.span);
+    let spans = case.spans.of_step(rows);
+    let reached = |position: usize| (position + 1).div_ceil(case.spans.positions(position + 1, rows));
     let stride = 4 * s.latent_quads();
 
     // Spans that a row does not reach hold what another row left there.
@@ -56,7 +57,7 @@ fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
     }
     for (i, row) in step.rows.iter().enumerate() {
         for head in 0..h.heads {
-            for span in row.position / case.span + 1..spans {
+            for span in reached(row.position)..spans {
                 let at = (i * h.heads + head) * spans + span;
                 weights[2 * at..2 * at + 2].fill(f32::from_bits(POISON));
                 sums[at * stride..(at + 1) * stride].fill(f32::from_bits(POISON));
@@ -73,7 +74,7 @@ fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
         step: &bench.step(&step, MAX_ROWS),
         shape: s,
         heads: h,
-        span: case.span,
+        spans: case.spans,
         sums: &bench.floats("sums", &sums),
         weights: &bench.floats("weights", &weights),
         kv_b: &bench.matrix("kv_b", &kv_b, target),
@@ -90,7 +91,7 @@ fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
             let kv = head / (h.heads / h.kv_heads);
             let wv = &values[(kv * (h.nope + h.v) + h.nope) * latent..][..h.v * latent];
             let at = (r * h.heads + head) * spans;
-            let mut seen = all[at..at + row.position / case.span + 1].to_vec();
+            let mut seen = all[at..at + reached(row.position)].to_vec();
             if input == Input::Altered {
                 seen[0].sum.iter_mut().for_each(|v| *v *= 1.001);
             }
@@ -108,11 +109,23 @@ fn mla_combine() {
     let mut cases = Vec::new();
     for (i, mla) in MIXERS.into_iter().enumerate() {
         for (j, format) in FORMATS.into_iter().enumerate() {
-            let (context, span) = [(1000, 128), (128, 128), (129, 128), (1, 128), (9000, 1024)][(i + j) % 5];
-            let case = Case { mla, format, cut: Cut::Whole, context, span };
+            let (context, spans) = match (i + j) % 6 {
+                0 => (1000, Spans::narrow(1000)),
+                1 => (32, Spans::narrow(32)),
+                2 => (33, Spans::narrow(33)),
+                3 => (1, Spans::narrow(1)),
+                4 => (9000, Spans::narrow(9000)),
+                _ => (9000, Spans::new(9000, 256, 35)),
+            };
+            let case = Case { mla, format, cut: Cut::Whole, context, spans };
             cases.push(case);
             if mla.latent < 128 {
-                cases.push(Case { cut: Cut::Pieces, context: 600, ..case });
+                cases.push(Case { cut: Cut::Pieces, context: 600, spans: Spans::narrow(600), ..case });
+            }
+            // As many spans as a workgroup has lanes.
+            if i + j == 1 {
+                cases.push(Case { context: 9000, spans: Spans::new(9000, 256, u32::MAX), ..case });
+                cases.push(Case { context: 9000, spans: Spans::one(), ..case });
             }
         }
     }

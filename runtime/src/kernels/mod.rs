@@ -9,6 +9,7 @@ pub mod matmul;
 pub mod matmul_coop;
 pub mod matrix;
 pub mod mla_attend;
+pub mod mla_attend_coop;
 pub mod mla_combine;
 pub mod mla_latent;
 pub mod mla_query;

@@ -1,0 +1,385 @@
+// mla_attend.wgsl on cooperative matrices: factors of f16, sums of f32. For cached rows that fit f16.
+//
+// One workgroup owns one row, HEADS heads and a span of positions, which it walks in tiles of TILE. For each tile
+//   1. the cached rows become f16 in workgroup memory, and the next tile's are asked for;
+//   2. a subgroup multiplies one matrix of scores: so many heads at so many positions;
+//   3. HEAD_LANES lanes weigh a head's positions, eight each;
+//   4. a subgroup sums up to COLUMNS columns of matrices of the latent.
+// Weights are taken by a maximum that only moves when a score exceeds it by RISE: e^RISE fits f16, and the sums, which
+// would have to go through workgroup memory to be scaled, stay where they are for most tiles.
+//
+// f16 holds neither large nor tiny numbers: each head's query is divided by a power of two, by which its scores are
+// multiplied.
+
+override LANES: u32;          // of a subgroup: SIDE * SIDE / 8
+override TILES: u32;          // matrices along the positions: 4 or 2
+override LATENT_QUADS: u32;
+override QUERY_QUADS: u32;    // latent_quads + rope_quads
+override ROW_VEC4: u32;       // of a cached row
+
+const QUADS: u32 = SIDE / 4u; // of a matrix's row
+const TILES_M: u32 = 2u;      // matrices along the heads
+const HEADS: u32 = TILES_M * SIDE;
+const RISE: f32 = 8.0;
+const NONE: f32 = -1e30;
+
+override SUBGROUPS: u32 = TILES_M * TILES;
+override WG: u32 = SUBGROUPS * LANES;
+override TILE: u32 = TILES * SIDE;               // positions
+override HEAD_LANES: u32 = WG / HEADS;           // TILE / 8
+override K_STEPS: u32 = (QUERY_QUADS + QUADS - 1u) / QUADS;
+override K_QUADS: u32 = K_STEPS * QUADS;         // of a row in workgroup memory
+override PITCH: u32 = K_QUADS + 2u;              // 16 bytes over, so that rows lie in different banks
+override LATENT_COLUMNS: u32 = (LATENT_QUADS + QUADS - 1u) / QUADS;             // of matrices
+override COLUMNS: u32 = (LATENT_COLUMNS + SUBGROUPS - 1u) / SUBGROUPS;          // of a subgroup: 3 at most
+override SCORE_PITCH: u32 = TILES * QUADS + 2u;
+override TILE_VEC4: u32 = TILE * ROW_VEC4;       // of cached rows
+
+override QUERIES: u32 = HEADS * PITCH;
+override CACHED: u32 = TILE * PITCH;
+override SCORES: u32 = HEADS * SCORE_PITCH;
+
+struct Params {
+    heads: u32,
+    context: u32,        // cached rows of a slot
+    blocks: u32,         // heads / HEADS, rounded up
+    spans: u32,          // at most, of a row
+    parts: u32,          // at most, spans of all rows of a step; of fewer rows than that
+}
+
+@group(0) @binding(1) var<uniform> params: Params;
+@group(0) @binding(2) var<storage, read> query: array<vec4<f32>>;           // [rows, heads, QUERY_QUADS]
+@group(0) @binding(3) var<storage, read> latents: array<vec4<u32>>;         // [slots, context, ROW_VEC4]
+@group(0) @binding(4) var<storage, read_write> sums: array<vec4<f32>>;      // [rows, heads, spans, LATENT_QUADS]
+@group(0) @binding(5) var<storage, read_write> weights: array<vec2<f32>>;   // [rows, heads, spans] (maximum, sum)
+
+var<workgroup> queries: array<vec4<f16>, QUERIES>;
+var<workgroup> tile: array<vec4<f16>, CACHED>;
+var<workgroup> scores: array<vec4<f32>, SCORES>;   // [HEADS, SCORE_PITCH]; or a matrix for each subgroup
+var<workgroup> shares: array<vec4<f16>, SCORES>;   // [HEADS, SCORE_PITCH]: weights
+var<workgroup> fades: array<f32, HEADS>;           // of what was summed before this tile
+var<workgroup> risen: u32;                         // whether any of them is not 1
+
+fn query_quad(start: u32, q: u32, there: bool) -> vec4<f32> {
+    if (there && q < QUERY_QUADS) {
+        return query[start + q];
+    }
+    return vec4<f32>(0.0);
+}
+
+fn keep_query(line: u32, q: u32, v: vec4<f32>) {
+    if (q < K_QUADS) {
+        queries[line * PITCH + q] = vec4<f16>(v);
+    }
+}
+
+// The largest of a head's lanes, which are neighbours in a subgroup.
+fn most_of_head(v: f32) -> f32 {
+    var most = max(v, subgroupShuffleXor(v, 1u));
+    if (HEAD_LANES > 2u) {
+        most = max(most, subgroupShuffleXor(most, 2u));
+    }
+    if (HEAD_LANES > 4u) {
+        most = max(most, subgroupShuffleXor(most, 4u));
+    }
+    return most;
+}
+
+fn sum_of_head(v: f32) -> f32 {
+    var sum = v + subgroupShuffleXor(v, 1u);
+    if (HEAD_LANES > 2u) {
+        sum += subgroupShuffleXor(sum, 2u);
+    }
+    if (HEAD_LANES > 4u) {
+        sum += subgroupShuffleXor(sum, 4u);
+    }
+    return sum;
+}
+
+// Part i of a tile of so many, zeros past its last row.
+fn ask(i: u32, base: u32, count: u32) -> Cached {
+    let line = i / ROW_VEC4;
+    if (line < count) {
+        return cached_at((base + line) * ROW_VEC4, i % ROW_VEC4);
+    }
+    return Cached();
+}
+
+fn keep(i: u32, c: Cached) {
+    keep_cached(i / ROW_VEC4 * PITCH, i % ROW_VEC4, c);
+}
+
+// Scales the rows of the matrix that a subgroup has in `scores`.
+fn fade(mine: u32, lane: u32, m: u32) {
+    for (var at = lane; at < SIDE * QUADS; at += LANES) {
+        scores[mine + at] *= fades[m * SIDE + at / QUADS];
+    }
+}
+
+// Puts it out: column c of matrices, heads from h0 + m * SIDE on.
+fn finish(mine: u32, lane: u32, h0: u32, m: u32, c: u32, start: u32, spans: u32) {
+    for (var at = lane; at < SIDE * QUADS; at += LANES) {
+        let h = h0 + m * SIDE + at / QUADS;
+        let q = c * QUADS + at % QUADS;
+        if (h < params.heads && q < LATENT_QUADS) {
+            sums[(start + h * spans) * LATENT_QUADS + q] = scores[mine + at];
+        }
+    }
+}
+
+@compute @workgroup_size(WG)
+fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+        @builtin(subgroup_id) subgroup: u32, @builtin(subgroup_invocation_id) lane: u32) {
+    let lid = subgroup * LANES + lane;
+    let item = wid.y * groups.x + wid.x;
+    let h0 = item % params.blocks * HEADS;
+    let number = item / params.blocks;
+    let r = wid.z;
+    // Queries first: their loads wait for nothing.
+    let line = lid / HEAD_LANES; // head of the workgroup
+    let part = lid % HEAD_LANES;
+    let there = h0 + line < params.heads;
+    let query_at = (r * params.heads + h0 + line) * QUERY_QUADS;
+    let query_0 = query_quad(query_at, part, there);
+    let query_1 = query_quad(query_at, part + HEAD_LANES, there);
+    let query_2 = query_quad(query_at, part + 2u * HEAD_LANES, there);
+    let query_3 = query_quad(query_at, part + 3u * HEAD_LANES, there);
+    let query_4 = query_quad(query_at, part + 4u * HEAD_LANES, there);
+    let query_5 = query_quad(query_at, part + 5u * HEAD_LANES, there);
+
+    // row_at and span_of written out: naga takes what a function makes of its arguments for another value in each lane,
+    // and matrices must not depend on such a one.
+    let row = step[1u + r];
+    let length = min(row.z + 1u, params.context);
+    let spans = spans_of_step();
+    let span = (length + spans * SPAN_UNIT - 1u) / (spans * SPAN_UNIT) * SPAN_UNIT;
+    let first = number * span;
+    if (first >= length) {
+        return; // the whole workgroup: the grid has as many spans as the longest row
+    }
+    let end = min(first + span, length);
+    let cached = row.y * params.context;
+
+    // The first tile: what a lane carries of it is under way at once, in the loop while the tile before is worked on.
+    var count = min(TILE, end - first);
+    var next_0 = ask(lid, cached + first, count);
+    var next_1: Cached;
+    var next_2: Cached;
+    var next_3: Cached;
+    var next_4: Cached;
+    var next_5: Cached;
+    var next_6: Cached;
+    if (TILE_VEC4 > WG) { next_1 = ask(lid + WG, cached + first, count); }
+    if (TILE_VEC4 > 2u * WG) { next_2 = ask(lid + 2u * WG, cached + first, count); }
+    if (TILE_VEC4 > 3u * WG) { next_3 = ask(lid + 3u * WG, cached + first, count); }
+    if (TILE_VEC4 > 4u * WG) { next_4 = ask(lid + 4u * WG, cached + first, count); }
+    if (TILE_VEC4 > 5u * WG) { next_5 = ask(lid + 5u * WG, cached + first, count); }
+    if (TILE_VEC4 > 6u * WG) { next_6 = ask(lid + 6u * WG, cached + first, count); }
+
+    // A head's power of two takes its largest number to 16 .. 32.
+    var large = max(max(max(abs(query_0), abs(query_1)), max(abs(query_2), abs(query_3))), max(abs(query_4), abs(query_5)));
+    for (var q = part + 6u * HEAD_LANES; q < QUERY_QUADS; q += HEAD_LANES) {
+        large = max(large, abs(query_quad(query_at, q, there)));
+    }
+    let largest = most_of_head(max(max(large.x, large.y), max(large.z, large.w)));
+    // Its exponent's bits; no smaller than what the power and its inverse both are normal numbers for.
+    let bits = clamp((bitcast<u32>(largest) >> 23u) & 255u, 5u, 254u);
+    let down = bitcast<f32>((258u - bits) << 23u);
+    let up = bitcast<f32>((bits - 4u) << 23u);
+    keep_query(line, part, query_0 * down);
+    keep_query(line, part + HEAD_LANES, query_1 * down);
+    keep_query(line, part + 2u * HEAD_LANES, query_2 * down);
+    keep_query(line, part + 3u * HEAD_LANES, query_3 * down);
+    keep_query(line, part + 4u * HEAD_LANES, query_4 * down);
+    keep_query(line, part + 5u * HEAD_LANES, query_5 * down);
+    for (var q = part + 6u * HEAD_LANES; q < K_QUADS; q += HEAD_LANES) {
+        keep_query(line, q, query_quad(query_at, q, there) * down);
+    }
+    // What pads the cached rows to whole matrices.
+    for (var i = lid; i < TILE * (K_QUADS - QUERY_QUADS); i += WG) {
+        tile[i % TILE * PITCH + QUERY_QUADS + i / TILE] = vec4<f16>();
+    }
+    if (lid == 0u) {
+        risen = 0u;
+    }
+
+    // The subgroup's matrix of scores, its place in `scores` for others, and its columns of the latent: a column that is
+    // not there is another's again, and is not put out.
+    let query_from = subgroup % TILES_M * SIDE * PITCH;
+    let tile_from = subgroup / TILES_M * SIDE * PITCH;
+    let score_to = subgroup % TILES_M * SIDE * SCORE_PITCH + subgroup / TILES_M * QUADS;
+    let mine = subgroup * (SIDE * QUADS);
+    let column_0 = min(subgroup, LATENT_COLUMNS - 1u);
+    let column_1 = min(subgroup + SUBGROUPS, LATENT_COLUMNS - 1u);
+    let column_2 = min(subgroup + 2u * SUBGROUPS, LATENT_COLUMNS - 1u);
+    // An array of matrices would not stay in registers.
+    var o00 = Sums();
+    var o10 = Sums();
+    var o01 = Sums();
+    var o11 = Sums();
+    var o02 = Sums();
+    var o12 = Sums();
+    var top = NONE;
+    var total = 0.0; // of this lane's positions
+
+    for (var at = first; at < end; at += TILE) {
+        keep(lid, next_0);
+        if (TILE_VEC4 > WG && lid + WG < TILE_VEC4) { keep(lid + WG, next_1); }
+        if (TILE_VEC4 > 2u * WG && lid + 2u * WG < TILE_VEC4) { keep(lid + 2u * WG, next_2); }
+        if (TILE_VEC4 > 3u * WG && lid + 3u * WG < TILE_VEC4) { keep(lid + 3u * WG, next_3); }
+        if (TILE_VEC4 > 4u * WG && lid + 4u * WG < TILE_VEC4) { keep(lid + 4u * WG, next_4); }
+        if (TILE_VEC4 > 5u * WG && lid + 5u * WG < TILE_VEC4) { keep(lid + 5u * WG, next_5); }
+        if (TILE_VEC4 > 6u * WG && lid + 6u * WG < TILE_VEC4) { keep(lid + 6u * WG, next_6); }
+        for (var i = lid + 7u * WG; i < TILE_VEC4; i += WG) {
+            keep(i, ask(i, cached + at, count));
+        }
+        workgroupBarrier();
+        let here = count;
+        if (at + TILE < end) {
+            let base = cached + at + TILE;
+            count = min(TILE, end - at - TILE);
+            next_0 = ask(lid, base, count);
+            if (TILE_VEC4 > WG) { next_1 = ask(lid + WG, base, count); }
+            if (TILE_VEC4 > 2u * WG) { next_2 = ask(lid + 2u * WG, base, count); }
+            if (TILE_VEC4 > 3u * WG) { next_3 = ask(lid + 3u * WG, base, count); }
+            if (TILE_VEC4 > 4u * WG) { next_4 = ask(lid + 4u * WG, base, count); }
+            if (TILE_VEC4 > 5u * WG) { next_5 = ask(lid + 5u * WG, base, count); }
+            if (TILE_VEC4 > 6u * WG) { next_6 = ask(lid + 6u * WG, base, count); }
+        }
+
+        // Scores.
+        var s = Sums();
+        for (var k = 0u; k < K_STEPS; k++) {
+            let a = coopLoadT<Left>(&queries[query_from + k * QUADS], PITCH);
+            let b = coopLoad<Right>(&tile[tile_from + k * QUADS], PITCH);
+            s = coopMultiplyAdd(a, b, s);
+        }
+        coopStoreT(s, &scores[score_to], SCORE_PITCH);
+        workgroupBarrier();
+
+        // Weights.
+        let line_at = line * SCORE_PITCH + 2u * part;
+        let places = vec4<u32>(0u, 1u, 2u, 3u) + 8u * part;
+        let score_0 = select(vec4<f32>(NONE), scores[line_at] * up, places < vec4<u32>(here));
+        let score_1 = select(vec4<f32>(NONE), scores[line_at + 1u] * up, places + 4u < vec4<u32>(here));
+        let both = max(score_0, score_1);
+        let most = most_of_head(max(max(both.x, both.y), max(both.z, both.w)));
+        var faded = 1.0;
+        if (most > top + RISE) {
+            faded = exp(top - most);
+            top = most;
+            if (at > first) {
+                risen = 1u;
+            }
+        }
+        if (part == 0u) {
+            fades[line] = faded;
+        }
+        let share_0 = vec4<f16>(exp(score_0 - top));
+        let share_1 = vec4<f16>(exp(score_1 - top));
+        shares[line_at] = share_0;
+        shares[line_at + 1u] = share_1;
+        let share = vec4<f32>(share_0) + vec4<f32>(share_1);
+        total = total * faded + ((share.x + share.y) + (share.z + share.w));
+
+        if (workgroupUniformLoad(&risen) != 0u) {
+            coopStoreT(o00, &scores[mine], QUADS);
+            workgroupBarrier();
+            fade(mine, lane, 0u);
+            workgroupBarrier();
+            o00 = coopLoadT<Sums>(&scores[mine], QUADS);
+            workgroupBarrier();
+            coopStoreT(o10, &scores[mine], QUADS);
+            workgroupBarrier();
+            fade(mine, lane, 1u);
+            workgroupBarrier();
+            o10 = coopLoadT<Sums>(&scores[mine], QUADS);
+            if (COLUMNS > 1u) {
+                workgroupBarrier();
+                coopStoreT(o01, &scores[mine], QUADS);
+                workgroupBarrier();
+                fade(mine, lane, 0u);
+                workgroupBarrier();
+                o01 = coopLoadT<Sums>(&scores[mine], QUADS);
+                workgroupBarrier();
+                coopStoreT(o11, &scores[mine], QUADS);
+                workgroupBarrier();
+                fade(mine, lane, 1u);
+                workgroupBarrier();
+                o11 = coopLoadT<Sums>(&scores[mine], QUADS);
+            }
+            if (COLUMNS > 2u) {
+                workgroupBarrier();
+                coopStoreT(o02, &scores[mine], QUADS);
+                workgroupBarrier();
+                fade(mine, lane, 0u);
+                workgroupBarrier();
+                o02 = coopLoadT<Sums>(&scores[mine], QUADS);
+                workgroupBarrier();
+                coopStoreT(o12, &scores[mine], QUADS);
+                workgroupBarrier();
+                fade(mine, lane, 1u);
+                workgroupBarrier();
+                o12 = coopLoadT<Sums>(&scores[mine], QUADS);
+            }
+            if (lid == 0u) {
+                risen = 0u;
+            }
+        }
+
+        // Weighted latents.
+        for (var k = 0u; k < TILES; k++) {
+            let a0 = coopLoadT<Left>(&shares[k * QUADS], SCORE_PITCH);
+            let a1 = coopLoadT<Left>(&shares[SIDE * SCORE_PITCH + k * QUADS], SCORE_PITCH);
+            let b0 = coopLoadT<Right>(&tile[k * SIDE * PITCH + column_0 * QUADS], PITCH);
+            o00 = coopMultiplyAdd(a0, b0, o00);
+            o10 = coopMultiplyAdd(a1, b0, o10);
+            if (COLUMNS > 1u) {
+                let b1 = coopLoadT<Right>(&tile[k * SIDE * PITCH + column_1 * QUADS], PITCH);
+                o01 = coopMultiplyAdd(a0, b1, o01);
+                o11 = coopMultiplyAdd(a1, b1, o11);
+            }
+            if (COLUMNS > 2u) {
+                let b2 = coopLoadT<Right>(&tile[k * SIDE * PITCH + column_2 * QUADS], PITCH);
+                o02 = coopMultiplyAdd(a0, b2, o02);
+                o12 = coopMultiplyAdd(a1, b2, o12);
+            }
+        }
+        workgroupBarrier();
+    }
+
+    let start = r * params.heads * spans + number;
+    let all = sum_of_head(total);
+    if (part == 0u && there) {
+        weights[start + (h0 + line) * spans] = vec2<f32>(top, all);
+    }
+    // Which elements of a cooperative matrix a lane has is not known: they go through workgroup memory. What a column
+    // that is not there would put out lies past LATENT_QUADS.
+    coopStoreT(o00, &scores[mine], QUADS);
+    workgroupBarrier();
+    finish(mine, lane, h0, 0u, subgroup, start, spans);
+    workgroupBarrier();
+    coopStoreT(o10, &scores[mine], QUADS);
+    workgroupBarrier();
+    finish(mine, lane, h0, 1u, subgroup, start, spans);
+    if (COLUMNS > 1u) {
+        workgroupBarrier();
+        coopStoreT(o01, &scores[mine], QUADS);
+        workgroupBarrier();
+        finish(mine, lane, h0, 0u, subgroup + SUBGROUPS, start, spans);
+        workgroupBarrier();
+        coopStoreT(o11, &scores[mine], QUADS);
+        workgroupBarrier();
+        finish(mine, lane, h0, 1u, subgroup + SUBGROUPS, start, spans);
+    }
+    if (COLUMNS > 2u) {
+        workgroupBarrier();
+        coopStoreT(o02, &scores[mine], QUADS);
+        workgroupBarrier();
+        finish(mine, lane, h0, 0u, subgroup + 2u * SUBGROUPS, start, spans);
+        workgroupBarrier();
+        coopStoreT(o12, &scores[mine], QUADS);
+        workgroupBarrier();
+        finish(mine, lane, h0, 1u, subgroup + 2u * SUBGROUPS, start, spans);
+    }
+}

@@ -1,7 +1,7 @@
 // mla_attend.wgsl on cooperative matrices: factors of f16, sums of f32. For cached rows that fit f16.
 //
 // One workgroup owns one row, HEADS heads and a span of positions, which it walks in tiles of TILE. For each tile
-//   1. the cached rows become f16 in workgroup memory, and the next tile's are asked for;
+//   1. the cached rows become f16 in workgroup memory, by rounds of all lanes, and the next tile's are asked for;
 //   2. a subgroup multiplies one matrix of scores: so many heads at so many positions;
 //   3. HEAD_LANES lanes weigh a head's positions, eight each;
 //   4. a subgroup sums up to COLUMNS columns of matrices of the latent.
@@ -16,10 +16,12 @@ override TILES: u32;          // matrices along the positions: 4 or 2
 override LATENT_QUADS: u32;
 override QUERY_QUADS: u32;    // latent_quads + rope_quads
 override ROW_VEC4: u32;       // of a cached row
+override QUERY_LINES: u32;    // 0, or HEADS where K_STEPS is more than KEPT
 
 const QUADS: u32 = SIDE / 4u; // of a matrix's row
 const TILES_M: u32 = 2u;      // matrices along the heads
 const HEADS: u32 = TILES_M * SIDE;
+const KEPT: u32 = 14u;        // matrices of queries that a subgroup keeps in registers
 const RISE: f32 = 8.0;
 const NONE: f32 = -1e30;
 
@@ -33,10 +35,9 @@ override PITCH: u32 = K_QUADS + 2u;              // 16 bytes over, so that rows 
 override LATENT_COLUMNS: u32 = (LATENT_QUADS + QUADS - 1u) / QUADS;             // of matrices
 override COLUMNS: u32 = (LATENT_COLUMNS + SUBGROUPS - 1u) / SUBGROUPS;          // of a subgroup: 3 at most
 override SCORE_PITCH: u32 = TILES * QUADS + 2u;
-override TILE_VEC4: u32 = TILE * ROW_VEC4;       // of cached rows
+override QUERY_AT: u32 = QUERY_LINES / HEADS * TILE * PITCH;
 
-override QUERIES: u32 = HEADS * PITCH;
-override CACHED: u32 = TILE * PITCH;
+override CACHED: u32 = (TILE + QUERY_LINES) * PITCH;
 override SCORES: u32 = HEADS * SCORE_PITCH;
 
 struct Params {
@@ -53,8 +54,7 @@ struct Params {
 @group(0) @binding(4) var<storage, read_write> sums: array<vec4<f32>>;      // [rows, heads, spans, LATENT_QUADS]
 @group(0) @binding(5) var<storage, read_write> weights: array<vec2<f32>>;   // [rows, heads, spans] (maximum, sum)
 
-var<workgroup> queries: array<vec4<f16>, QUERIES>;
-var<workgroup> tile: array<vec4<f16>, CACHED>;
+var<workgroup> tile: array<vec4<f16>, CACHED>;     // [TILE, PITCH]; queries before, or behind [HEADS, PITCH]
 var<workgroup> scores: array<vec4<f32>, SCORES>;   // [HEADS, SCORE_PITCH]; or a matrix for each subgroup
 var<workgroup> shares: array<vec4<f16>, SCORES>;   // [HEADS, SCORE_PITCH]: weights
 var<workgroup> fades: array<f32, HEADS>;           // of what was summed before this tile
@@ -69,7 +69,7 @@ fn query_quad(start: u32, q: u32, there: bool) -> vec4<f32> {
 
 fn keep_query(line: u32, q: u32, v: vec4<f32>) {
     if (q < K_QUADS) {
-        queries[line * PITCH + q] = vec4<f16>(v);
+        tile[QUERY_AT + line * PITCH + q] = vec4<f16>(v);
     }
 }
 
@@ -94,19 +94,6 @@ fn sum_of_head(v: f32) -> f32 {
         sum += subgroupShuffleXor(sum, 4u);
     }
     return sum;
-}
-
-// Part i of a tile of so many, zeros past its last row.
-fn ask(i: u32, base: u32, count: u32) -> Cached {
-    let line = i / ROW_VEC4;
-    if (line < count) {
-        return cached_at((base + line) * ROW_VEC4, i % ROW_VEC4);
-    }
-    return Cached();
-}
-
-fn keep(i: u32, c: Cached) {
-    keep_cached(i / ROW_VEC4 * PITCH, i % ROW_VEC4, c);
 }
 
 // Scales the rows of the matrix that a subgroup has in `scores`.
@@ -162,19 +149,20 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) groups: 
 
     // The first tile: what a lane carries of it is under way at once, in the loop while the tile before is worked on.
     var count = min(TILE, end - first);
-    var next_0 = ask(lid, cached + first, count);
+    var next_0: Cached;
     var next_1: Cached;
     var next_2: Cached;
     var next_3: Cached;
     var next_4: Cached;
     var next_5: Cached;
     var next_6: Cached;
-    if (TILE_VEC4 > WG) { next_1 = ask(lid + WG, cached + first, count); }
-    if (TILE_VEC4 > 2u * WG) { next_2 = ask(lid + 2u * WG, cached + first, count); }
-    if (TILE_VEC4 > 3u * WG) { next_3 = ask(lid + 3u * WG, cached + first, count); }
-    if (TILE_VEC4 > 4u * WG) { next_4 = ask(lid + 4u * WG, cached + first, count); }
-    if (TILE_VEC4 > 5u * WG) { next_5 = ask(lid + 5u * WG, cached + first, count); }
-    if (TILE_VEC4 > 6u * WG) { next_6 = ask(lid + 6u * WG, cached + first, count); }
+    if (ROUNDS > 0u) { next_0 = ask(0u, lid, cached + first, count); }
+    if (ROUNDS > 1u) { next_1 = ask(1u, lid, cached + first, count); }
+    if (ROUNDS > 2u) { next_2 = ask(2u, lid, cached + first, count); }
+    if (ROUNDS > 3u) { next_3 = ask(3u, lid, cached + first, count); }
+    if (ROUNDS > 4u) { next_4 = ask(4u, lid, cached + first, count); }
+    if (ROUNDS > 5u) { next_5 = ask(5u, lid, cached + first, count); }
+    if (ROUNDS > 6u) { next_6 = ask(6u, lid, cached + first, count); }
 
     // A head's power of two takes its largest number to 16 .. 32.
     var large = max(max(max(abs(query_0), abs(query_1)), max(abs(query_2), abs(query_3))), max(abs(query_4), abs(query_5)));
@@ -195,17 +183,14 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) groups: 
     for (var q = part + 6u * HEAD_LANES; q < K_QUADS; q += HEAD_LANES) {
         keep_query(line, q, query_quad(query_at, q, there) * down);
     }
-    // What pads the cached rows to whole matrices.
-    for (var i = lid; i < TILE * (K_QUADS - QUERY_QUADS); i += WG) {
-        tile[i % TILE * PITCH + QUERY_QUADS + i / TILE] = vec4<f16>();
-    }
     if (lid == 0u) {
         risen = 0u;
     }
+    workgroupBarrier();
 
     // The subgroup's matrix of scores, its place in `scores` for others, and its columns of the latent: a column that is
     // not there is another's again, and is not put out.
-    let query_from = subgroup % TILES_M * SIDE * PITCH;
+    let query_from = QUERY_AT + subgroup % TILES_M * SIDE * PITCH;
     let tile_from = subgroup / TILES_M * SIDE * PITCH;
     let score_to = subgroup % TILES_M * SIDE * SCORE_PITCH + subgroup / TILES_M * QUADS;
     let mine = subgroup * (SIDE * QUADS);
@@ -213,6 +198,39 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) groups: 
     let column_1 = min(subgroup + SUBGROUPS, LATENT_COLUMNS - 1u);
     let column_2 = min(subgroup + 2u * SUBGROUPS, LATENT_COLUMNS - 1u);
     // An array of matrices would not stay in registers.
+    var q00 = Left();
+    var q01 = Left();
+    var q02 = Left();
+    var q03 = Left();
+    var q04 = Left();
+    var q05 = Left();
+    var q06 = Left();
+    var q07 = Left();
+    var q08 = Left();
+    var q09 = Left();
+    var q10 = Left();
+    var q11 = Left();
+    var q12 = Left();
+    var q13 = Left();
+    if (K_STEPS > 0u) { q00 = coopLoadT<Left>(&tile[query_from + 0u * QUADS], PITCH); }
+    if (K_STEPS > 1u) { q01 = coopLoadT<Left>(&tile[query_from + 1u * QUADS], PITCH); }
+    if (K_STEPS > 2u) { q02 = coopLoadT<Left>(&tile[query_from + 2u * QUADS], PITCH); }
+    if (K_STEPS > 3u) { q03 = coopLoadT<Left>(&tile[query_from + 3u * QUADS], PITCH); }
+    if (K_STEPS > 4u) { q04 = coopLoadT<Left>(&tile[query_from + 4u * QUADS], PITCH); }
+    if (K_STEPS > 5u) { q05 = coopLoadT<Left>(&tile[query_from + 5u * QUADS], PITCH); }
+    if (K_STEPS > 6u) { q06 = coopLoadT<Left>(&tile[query_from + 6u * QUADS], PITCH); }
+    if (K_STEPS > 7u) { q07 = coopLoadT<Left>(&tile[query_from + 7u * QUADS], PITCH); }
+    if (K_STEPS > 8u) { q08 = coopLoadT<Left>(&tile[query_from + 8u * QUADS], PITCH); }
+    if (K_STEPS > 9u) { q09 = coopLoadT<Left>(&tile[query_from + 9u * QUADS], PITCH); }
+    if (K_STEPS > 10u) { q10 = coopLoadT<Left>(&tile[query_from + 10u * QUADS], PITCH); }
+    if (K_STEPS > 11u) { q11 = coopLoadT<Left>(&tile[query_from + 11u * QUADS], PITCH); }
+    if (K_STEPS > 12u) { q12 = coopLoadT<Left>(&tile[query_from + 12u * QUADS], PITCH); }
+    if (K_STEPS > 13u) { q13 = coopLoadT<Left>(&tile[query_from + 13u * QUADS], PITCH); }
+    workgroupBarrier();
+    // What pads the cached rows to whole matrices.
+    for (var i = lid; i < TILE * (K_QUADS - QUERY_QUADS); i += WG) {
+        tile[i % TILE * PITCH + QUERY_QUADS + i / TILE] = vec4<f16>();
+    }
     var o00 = Sums();
     var o10 = Sums();
     var o01 = Sums();
@@ -223,34 +241,48 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) groups: 
     var total = 0.0; // of this lane's positions
 
     for (var at = first; at < end; at += TILE) {
-        keep(lid, next_0);
-        if (TILE_VEC4 > WG && lid + WG < TILE_VEC4) { keep(lid + WG, next_1); }
-        if (TILE_VEC4 > 2u * WG && lid + 2u * WG < TILE_VEC4) { keep(lid + 2u * WG, next_2); }
-        if (TILE_VEC4 > 3u * WG && lid + 3u * WG < TILE_VEC4) { keep(lid + 3u * WG, next_3); }
-        if (TILE_VEC4 > 4u * WG && lid + 4u * WG < TILE_VEC4) { keep(lid + 4u * WG, next_4); }
-        if (TILE_VEC4 > 5u * WG && lid + 5u * WG < TILE_VEC4) { keep(lid + 5u * WG, next_5); }
-        if (TILE_VEC4 > 6u * WG && lid + 6u * WG < TILE_VEC4) { keep(lid + 6u * WG, next_6); }
-        for (var i = lid + 7u * WG; i < TILE_VEC4; i += WG) {
-            keep(i, ask(i, cached + at, count));
+        if (ROUNDS > 0u) { keep(0u, lid, next_0); }
+        if (ROUNDS > 1u) { keep(1u, lid, next_1); }
+        if (ROUNDS > 2u) { keep(2u, lid, next_2); }
+        if (ROUNDS > 3u) { keep(3u, lid, next_3); }
+        if (ROUNDS > 4u) { keep(4u, lid, next_4); }
+        if (ROUNDS > 5u) { keep(5u, lid, next_5); }
+        if (ROUNDS > 6u) { keep(6u, lid, next_6); }
+        for (var j = 7u; j < ROUNDS; j++) {
+            keep(j, lid, ask(j, lid, cached + at, count));
         }
         workgroupBarrier();
         let here = count;
         if (at + TILE < end) {
             let base = cached + at + TILE;
             count = min(TILE, end - at - TILE);
-            next_0 = ask(lid, base, count);
-            if (TILE_VEC4 > WG) { next_1 = ask(lid + WG, base, count); }
-            if (TILE_VEC4 > 2u * WG) { next_2 = ask(lid + 2u * WG, base, count); }
-            if (TILE_VEC4 > 3u * WG) { next_3 = ask(lid + 3u * WG, base, count); }
-            if (TILE_VEC4 > 4u * WG) { next_4 = ask(lid + 4u * WG, base, count); }
-            if (TILE_VEC4 > 5u * WG) { next_5 = ask(lid + 5u * WG, base, count); }
-            if (TILE_VEC4 > 6u * WG) { next_6 = ask(lid + 6u * WG, base, count); }
+            if (ROUNDS > 0u) { next_0 = ask(0u, lid, base, count); }
+            if (ROUNDS > 1u) { next_1 = ask(1u, lid, base, count); }
+            if (ROUNDS > 2u) { next_2 = ask(2u, lid, base, count); }
+            if (ROUNDS > 3u) { next_3 = ask(3u, lid, base, count); }
+            if (ROUNDS > 4u) { next_4 = ask(4u, lid, base, count); }
+            if (ROUNDS > 5u) { next_5 = ask(5u, lid, base, count); }
+            if (ROUNDS > 6u) { next_6 = ask(6u, lid, base, count); }
         }
 
         // Scores.
         var s = Sums();
-        for (var k = 0u; k < K_STEPS; k++) {
-            let a = coopLoadT<Left>(&queries[query_from + k * QUADS], PITCH);
+        if (K_STEPS > 0u) { s = coopMultiplyAdd(q00, coopLoad<Right>(&tile[tile_from + 0u * QUADS], PITCH), s); }
+        if (K_STEPS > 1u) { s = coopMultiplyAdd(q01, coopLoad<Right>(&tile[tile_from + 1u * QUADS], PITCH), s); }
+        if (K_STEPS > 2u) { s = coopMultiplyAdd(q02, coopLoad<Right>(&tile[tile_from + 2u * QUADS], PITCH), s); }
+        if (K_STEPS > 3u) { s = coopMultiplyAdd(q03, coopLoad<Right>(&tile[tile_from + 3u * QUADS], PITCH), s); }
+        if (K_STEPS > 4u) { s = coopMultiplyAdd(q04, coopLoad<Right>(&tile[tile_from + 4u * QUADS], PITCH), s); }
+        if (K_STEPS > 5u) { s = coopMultiplyAdd(q05, coopLoad<Right>(&tile[tile_from + 5u * QUADS], PITCH), s); }
+        if (K_STEPS > 6u) { s = coopMultiplyAdd(q06, coopLoad<Right>(&tile[tile_from + 6u * QUADS], PITCH), s); }
+        if (K_STEPS > 7u) { s = coopMultiplyAdd(q07, coopLoad<Right>(&tile[tile_from + 7u * QUADS], PITCH), s); }
+        if (K_STEPS > 8u) { s = coopMultiplyAdd(q08, coopLoad<Right>(&tile[tile_from + 8u * QUADS], PITCH), s); }
+        if (K_STEPS > 9u) { s = coopMultiplyAdd(q09, coopLoad<Right>(&tile[tile_from + 9u * QUADS], PITCH), s); }
+        if (K_STEPS > 10u) { s = coopMultiplyAdd(q10, coopLoad<Right>(&tile[tile_from + 10u * QUADS], PITCH), s); }
+        if (K_STEPS > 11u) { s = coopMultiplyAdd(q11, coopLoad<Right>(&tile[tile_from + 11u * QUADS], PITCH), s); }
+        if (K_STEPS > 12u) { s = coopMultiplyAdd(q12, coopLoad<Right>(&tile[tile_from + 12u * QUADS], PITCH), s); }
+        if (K_STEPS > 13u) { s = coopMultiplyAdd(q13, coopLoad<Right>(&tile[tile_from + 13u * QUADS], PITCH), s); }
+        for (var k = KEPT; k < K_STEPS; k++) {
+            let a = coopLoadT<Left>(&tile[query_from + k * QUADS], PITCH);
             let b = coopLoad<Right>(&tile[tile_from + k * QUADS], PITCH);
             s = coopMultiplyAdd(a, b, s);
         }

@@ -12,6 +12,9 @@ const TILES_M: usize = 2;
 /// Columns of matrices that a subgroup has sums for.
 const MOST_COLUMNS: usize = 3;
 
+/// Matrices of queries along the quads that a subgroup keeps in registers; more stay in workgroup memory.
+const KEPT: usize = 14;
+
 /// What a workgroup holds at once, as the adapter's limits allow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Tiling {
@@ -35,13 +38,18 @@ impl Tiling {
         TILES_M * self.tiles
     }
 
+    /// Lines of queries that stay in workgroup memory.
+    fn query_lines(self, shape: CacheShape) -> usize {
+        if (4 * shape.row_quads()).div_ceil(self.side) > KEPT { self.heads() } else { 0 }
+    }
+
     fn fits(self, shape: CacheShape, limits: &Limits) -> bool {
         let columns = (4 * shape.latent_quads()).div_ceil(self.side).div_ceil(self.subgroups());
         let row = (4 * shape.row_quads()).next_multiple_of(self.side) + 8;
         let positions = self.tiles * self.side;
         let scores = self.heads() * (positions + 8);
-        // Queries and cached rows, scores, weights; a factor of each head, a word.
-        let bytes = 2 * (self.heads() + positions) * row + 4 * scores + 2 * scores + 4 * self.heads() + 16;
+        // Cached rows and queries, scores, weights; a factor of each head, a word.
+        let bytes = 2 * (positions + self.query_lines(shape)) * row + 4 * scores + 2 * scores + 4 * self.heads() + 16;
         shape.format != CacheFormat::F32
             && columns <= MOST_COLUMNS
             && bytes <= limits.workgroup_memory as usize
@@ -102,6 +110,7 @@ impl MlaAttendCoop<'_> {
                 ("LATENT_QUADS", s.latent_quads() as f64),
                 ("QUERY_QUADS", s.row_quads() as f64),
                 ("ROW_VEC4", (s.row_words() / 4) as f64),
+                ("QUERY_LINES", t.query_lines(s) as f64),
                 Spans::constant(),
             ]),
             &params,
@@ -133,8 +142,8 @@ mod tests {
         };
         for format in [CacheFormat::F16, CacheFormat::Q8] {
             assert_eq!(tiles(format, 128, 32), Some(4));
-            assert_eq!(tiles(format, 128, 64), Some(2));
-            assert_eq!(tiles(format, 160, 64), Some(2));
+            assert_eq!(tiles(format, 128, 64), Some(4));
+            assert_eq!(tiles(format, 160, 64), Some(4));
             assert_eq!(tiles(format, 512, 64), None);
         }
         assert_eq!(tiles(CacheFormat::F32, 128, 32), None);

@@ -54,11 +54,13 @@ struct Params {
 @group(0) @binding(4) var<storage, read_write> sums: array<vec4<f32>>;      // [rows, heads, spans, LATENT_QUADS]
 @group(0) @binding(5) var<storage, read_write> weights: array<vec2<f32>>;   // [rows, heads, spans] (maximum, sum)
 
+// Matrices begin at multiples of 16 bytes, or an NVIDIA driver reads them from 8 bytes before. Nothing else sees to it
+// that a vec4<f16> does: so each of these is whole 16 bytes long.
 var<workgroup> tile: array<vec4<f16>, CACHED>;     // [TILE, PITCH]; queries before, or behind [HEADS, PITCH]
 var<workgroup> scores: array<vec4<f32>, SCORES>;   // [HEADS, SCORE_PITCH]; or a matrix for each subgroup
 var<workgroup> shares: array<vec4<f16>, SCORES>;   // [HEADS, SCORE_PITCH]: weights
 var<workgroup> fades: array<f32, HEADS>;           // of what was summed before this tile
-var<workgroup> risen: u32;                         // whether any of them is not 1
+var<workgroup> risen: vec4<u32>;                   // .x: whether any of them is not 1
 
 fn query_quad(start: u32, q: u32, there: bool) -> vec4<f32> {
     if (there && q < QUERY_QUADS) {
@@ -165,7 +167,8 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) groups: 
     if (ROUNDS > 6u) { next_6 = ask(6u, lid, cached + first, count); }
 
     // A head's power of two takes its largest number to 16 .. 32.
-    var large = max(max(max(abs(query_0), abs(query_1)), max(abs(query_2), abs(query_3))), max(abs(query_4), abs(query_5)));
+    var large = max(max(abs(query_0), abs(query_1)), max(abs(query_2), abs(query_3)));
+    large = max(large, max(abs(query_4), abs(query_5)));
     for (var q = part + 6u * HEAD_LANES; q < QUERY_QUADS; q += HEAD_LANES) {
         large = max(large, abs(query_quad(query_at, q, there)));
     }
@@ -184,12 +187,12 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) groups: 
         keep_query(line, q, query_quad(query_at, q, there) * down);
     }
     if (lid == 0u) {
-        risen = 0u;
+        risen = vec4<u32>();
     }
     workgroupBarrier();
 
-    // The subgroup's matrix of scores, its place in `scores` for others, and its columns of the latent: a column that is
-    // not there is another's again, and is not put out.
+    // The subgroup's matrix of scores, its place in `scores` for others, and its columns of the latent: one that is not
+    // there is another's again, and is not put out.
     let query_from = QUERY_AT + subgroup % TILES_M * SIDE * PITCH;
     let tile_from = subgroup / TILES_M * SIDE * PITCH;
     let score_to = subgroup % TILES_M * SIDE * SCORE_PITCH + subgroup / TILES_M * QUADS;
@@ -301,7 +304,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) groups: 
             faded = exp(top - most);
             top = most;
             if (at > first) {
-                risen = 1u;
+                risen = vec4<u32>(1u);
             }
         }
         if (part == 0u) {
@@ -314,7 +317,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) groups: 
         let share = vec4<f32>(share_0) + vec4<f32>(share_1);
         total = total * faded + ((share.x + share.y) + (share.z + share.w));
 
-        if (workgroupUniformLoad(&risen) != 0u) {
+        if (workgroupUniformLoad(&risen).x != 0u) {
             coopStoreT(o00, &scores[mine], QUADS);
             workgroupBarrier();
             fade(mine, lane, 0u);
@@ -355,7 +358,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) groups: 
                 o12 = coopLoadT<Sums>(&scores[mine], QUADS);
             }
             if (lid == 0u) {
-                risen = 0u;
+                risen = vec4<u32>();
             }
         }
 

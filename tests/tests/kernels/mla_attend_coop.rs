@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use pollster::block_on;
-use zebra_runtime::gpu::{Dispatch, Gpu};
+use zebra_runtime::gpu::{Dispatch, Gpu, Limits};
 use zebra_runtime::kernels::Target;
 use zebra_runtime::kernels::mla_attend::{MlaAttend, Spans};
 use zebra_runtime::kernels::mla_attend_coop::{MlaAttendCoop, fits};
@@ -40,19 +40,18 @@ fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
 #[test]
 fn mla_attend_coop() {
     let offered = on_gpu(|gpu| (gpu.description().name.clone(), gpu.cooperative().map(|m| (m, gpu.limits()))));
-    let (adapter, Some((matrices, limits))) = offered else {
+    let (_, Some((matrices, limits))) = offered else {
         report(&format!("mla_attend_coop: NOT RUN: {} has no cooperative matrices", offered.0));
         return;
     };
     let mut cases: Vec<Case> = cases().into_iter().filter(|c| fits(c.shape(), matrices, &limits)).collect();
     // Less memory is planned with where that is enough.
     for case in &mut cases {
-        let less = zebra_runtime::gpu::Limits { workgroup_memory: 38 << 10, ..limits };
+        let less = Limits { workgroup_memory: 38 << 10, ..limits };
         if case.memory != u32::MAX {
             case.memory = if fits(case.shape(), matrices, &less) { less.workgroup_memory } else { u32::MAX };
         }
     }
-    report(&format!("mla_attend_coop on {adapter}"));
     table("mla_attend_coop", cases, run);
 }
 

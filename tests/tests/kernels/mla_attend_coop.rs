@@ -118,7 +118,8 @@ fn mla_attend_coop_speed() {
                 let positions: usize = (depth - rows + 1..=depth).sum();
                 let flops = 2.0 * (positions * heads * (2 * latent + rope)) as f64;
                 report(&format!(
-                    "{latent}/{rope} x {heads} {format:?} {rows} rows at {depth}: f32 {:.1} us, {:.1} TFLOP/s; coop {:.1} us, {:.1} TFLOP/s",
+                    "{latent}/{rope} x {heads} {format:?} {rows} rows at {depth}: f32 {:.1} us, {:.1} TFLOP/s; \
+                     coop {:.1} us, {:.1} TFLOP/s",
                     took[0],
                     flops / took[0] / 1e6,
                     took[1],

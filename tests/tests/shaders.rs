@@ -14,6 +14,9 @@ use zebra_runtime::engine::CacheFormat;
 use zebra_runtime::gpu::{Access, Buffer, Cooperative, Dispatch, Limits, Purpose};
 use zebra_runtime::kernels::half_rows::{HalfRows, bytes as half_rows_bytes};
 use zebra_runtime::kernels::matmul_coop::MatMulCoop;
+use zebra_runtime::kernels::mla_attend::Spans;
+use zebra_runtime::kernels::mla_attend_coop::MlaAttendCoop;
+use zebra_runtime::kernels::mla_latent::CacheShape;
 use zebra_runtime::kernels::product::{Epilogue, Norm};
 use zebra_runtime::kernels::read_bandwidth::ReadBandwidth;
 use zebra_runtime::kernels::rmsnorm::Columns;
@@ -211,10 +214,11 @@ fn half_rows() -> Vec<Shader> {
     all.into_iter().collect()
 }
 
-/// Products on cooperative matrices, which naga alone knows: both sizes of matrices and of tiles, every format and
-/// epilogue, whole and cut.
+/// Products and attention on cooperative matrices, which naga alone knows: both sizes of matrices and of tiles, every
+/// format and epilogue, whole and cut.
 fn cooperative() -> Vec<Shader> {
     let mut all = BTreeSet::new();
+    all.extend(attention());
     let (step, half) = (control(4 * (1 + 3 * 512)), Buffer::new("half", half_rows_bytes(512, 96), Purpose::Control));
     for matrices in [Cooperative { side: 16, lanes: 32 }, Cooperative { side: 8, lanes: 8 }] {
         for format in [WeightFormat::F16, WeightFormat::Q8, WeightFormat::Q4] {
@@ -234,6 +238,31 @@ fn cooperative() -> Vec<Shader> {
                     let dispatches = product.dispatches("test", matrices, 512, Target { limits, ..TARGET });
                     all.extend(dispatches.iter().map(Shader::of));
                 }
+            }
+        }
+    }
+    all.into_iter().collect()
+}
+
+/// The attention of [`cooperative`].
+fn attention() -> Vec<Shader> {
+    let mut all = BTreeSet::new();
+    let (step, other) = (control(4 * (1 + 3 * 512)), control(512 * 96));
+    for matrices in [Cooperative { side: 16, lanes: 32 }, Cooperative { side: 8, lanes: 8 }] {
+        for format in [CacheFormat::F16, CacheFormat::Q8] {
+            for (latent, rope, memory) in [(128, 32, 48 << 10), (160, 64, 40 << 10), (160, 66, 48 << 10)] {
+                let attend = MlaAttendCoop {
+                    step: &step,
+                    shape: CacheShape { format, latent, rope, context: 256 },
+                    heads: 32,
+                    spans: Spans::narrow(256),
+                    query: &other,
+                    latents: &other,
+                    sums: &other,
+                    weights: &other,
+                };
+                let limits = Limits { workgroup_memory: memory, ..LEAST };
+                all.insert(Shader::of(&attend.dispatch("test", matrices, Target { limits, ..TARGET })));
             }
         }
     }

@@ -207,12 +207,17 @@ impl MlaAttend<'_> {
             bindings(self.step, &[self.query, self.latents], &[self.sums, self.weights]),
             grid,
         )
-        .costs(Cost {
-            row_bytes: 4 * self.heads * (2 * s.latent + s.rope),
-            position_bytes: 4 * s.row_words(),
-            position_macs: self.heads * (2 * s.latent + s.rope),
-            ..Cost::default()
-        })
+        .costs(cost(s, self.heads))
+    }
+}
+
+/// What attention moves and computes.
+pub(super) fn cost(s: CacheShape, heads: usize) -> Cost {
+    Cost {
+        row_bytes: 4 * heads * (2 * s.latent + s.rope),
+        position_bytes: 4 * s.row_words(),
+        position_macs: heads * (2 * s.latent + s.rope),
+        ..Cost::default()
     }
 }
 

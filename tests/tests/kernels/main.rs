@@ -5,6 +5,7 @@ mod half_rows;
 mod matmul_coop;
 mod matmul_i8;
 mod mla_attend;
+mod mla_attend_coop;
 mod mla_chain;
 mod mla_combine;
 mod mla_latent;

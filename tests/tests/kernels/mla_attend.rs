@@ -1,6 +1,6 @@
 //! `mla_attend.wgsl` with the parts that read a cached row.
 
-use zebra_runtime::gpu::{Gpu, StepShape};
+use zebra_runtime::gpu::{Dispatch, Gpu, StepShape};
 use zebra_runtime::kernels::Target;
 use zebra_runtime::kernels::mla_attend::{MlaAttend, Spans};
 use zebra_runtime::kernels::mla_latent::{CacheFormat, CacheShape};
@@ -16,21 +16,42 @@ const MAX_ROWS: u32 = 24;
 const SLOTS: usize = 3;
 
 #[derive(Debug, Clone, Copy)]
-struct Case {
-    format: CacheFormat,
-    latent: usize,
-    rope: usize,
-    heads: usize,
-    context: usize,
-    spans: Spans,
+pub struct Case {
+    pub format: CacheFormat,
+    pub latent: usize,
+    pub rope: usize,
+    pub heads: usize,
+    pub context: usize,
+    pub spans: Spans,
     /// Standard deviation of the scores.
-    scores: f32,
+    pub scores: f32,
     /// Workgroup memory that the kernel may plan with.
-    memory: u32,
+    pub memory: u32,
+}
+
+impl Case {
+    pub fn shape(&self) -> CacheShape {
+        CacheShape { format: self.format, latent: self.latent, rope: self.rope, context: self.context }
+    }
 }
 
 fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
-    let s = CacheShape { format: case.format, latent: case.latent, rope: case.rope, context: case.context };
+    // A score is a sum of f32 products: off by some 1e-7 of its own size and of what cancels in it. A weight is off by
+    // that, relatively, and by its exponential.
+    let error = 2e-6 * f64::from(case.scores.max(5.0));
+    check(gpu, case, input, [error, error], |kernel, target| kernel.dispatch("test", target))
+}
+
+/// Runs a case on `mla_attend.wgsl` or a twin of it. `errors` are what latents and the logarithms of sums of weights may
+/// be off by, in standard deviations.
+pub fn check(
+    gpu: &Gpu,
+    case: &Case,
+    input: Input,
+    errors: [f64; 2],
+    attend: impl Fn(&MlaAttend<'_>, Target) -> Dispatch,
+) -> Result<Worst, String> {
+    let s = case.shape();
     let mut random = Random::new((case.latent * 100 + case.context) as u64);
     // The first position, the ends of tiles and of the context, a frozen slot, a chunk over a seam.
     let last = case.context - 1;
@@ -80,7 +101,7 @@ fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
     let bench = Bench::new(gpu);
     let sums = bench.output("sums", rows * case.heads * spans * 4 * quads);
     let weights = bench.output("weights", rows * case.heads * spans * 2);
-    let dispatch = MlaAttend {
+    let kernel = MlaAttend {
         step: &bench.step(&step, MAX_ROWS),
         shape: s,
         heads: case.heads,
@@ -89,8 +110,8 @@ fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
         latents: &bench.words("latents", &words),
         sums: &sums,
         weights: &weights,
-    }
-    .dispatch("test", Target { limits, ..target });
+    };
+    let dispatch = attend(&kernel, Target { limits, ..target });
     bench.run(&[dispatch], shape_of(&step))?;
     let (sums, weights) = (bench.read(&sums), bench.read(&weights));
 
@@ -127,17 +148,14 @@ fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
             }
         }
     }
-    // A score is a sum of f32 products: off by some 1e-7 of its own size and of what cancels in it. A weight is off by
-    // that, relatively, and by its exponential.
-    let error = 2e-6 * f64::from(case.scores.max(5.0));
-    let worst =
-        compare(&latents, &latents_twin, 4 * quads, Tolerance::sd(error)).map_err(|e| format!("latent: {e}"))?;
-    let logs = compare(&tops, &tops_twin, 2, Tolerance::sd(error)).map_err(|e| format!("weights: {e}"))?;
+    let [latent, log] = errors.map(Tolerance::sd);
+    let worst = compare(&latents, &latents_twin, 4 * quads, latent).map_err(|e| format!("latent: {e}"))?;
+    let logs = compare(&tops, &tops_twin, 2, log).map_err(|e| format!("weights: {e}"))?;
     Ok(worst.and(logs))
 }
 
-#[test]
-fn mla_attend() {
+/// The table of both kernels.
+pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     // (latent, rope, heads): the tiny fixtures, the released models, and sizes that are no multiple of anything; the
     // widest latent there may be.
@@ -178,7 +196,12 @@ fn mla_attend() {
     cases.push(Case { format: CacheFormat::Q8, spans: Spans::wide(5000), memory: 16384, ..long });
     cases.push(Case { spans: Spans::one(), ..long });
     cases.push(Case { scores: 500.0, ..long });
-    table("mla_attend", cases, run);
+    cases
+}
+
+#[test]
+fn mla_attend() {
+    table("mla_attend", cases(), run);
 }
 
 /// Spans cover a row, are no more than what buffers and the grid have room for, and follow from the row alone in a

@@ -1,0 +1,420 @@
+// mla_attend.wgsl on cooperative matrices: factors of f16, sums of f32. For cached rows that fit f16.
+//
+// One workgroup owns one row, HEADS heads and a span of positions, which it walks in tiles of TILE. For each tile
+//   1. the cached rows become f16 in workgroup memory, by rounds of all lanes, and the next tile's are asked for;
+//   2. a subgroup multiplies one matrix of scores: so many heads at so many positions;
+//   3. HEAD_LANES lanes weigh a head's positions, eight each;
+//   4. a subgroup sums up to COLUMNS columns of matrices of the latent.
+// Weights are taken by a maximum that only moves when a score exceeds it by RISE: e^RISE fits f16, and the sums, which
+// would have to go through workgroup memory to be scaled, stay where they are for most tiles.
+//
+// f16 holds neither large nor tiny numbers: each head's query is divided by a power of two, by which its scores are
+// multiplied.
+
+override LANES: u32;          // of a subgroup: SIDE * SIDE / 8
+override TILES: u32;          // matrices along the positions: 4 or 2
+override LATENT_QUADS: u32;
+override QUERY_QUADS: u32;    // latent_quads + rope_quads
+override ROW_VEC4: u32;       // of a cached row
+override QUERY_LINES: u32;    // 0, or HEADS where K_STEPS is more than KEPT
+
+const QUADS: u32 = SIDE / 4u; // of a matrix's row
+const TILES_M: u32 = 2u;      // matrices along the heads
+const HEADS: u32 = TILES_M * SIDE;
+const KEPT: u32 = 14u;        // matrices of queries that a subgroup keeps in registers
+const RISE: f32 = 8.0;
+const NONE: f32 = -1e30;
+
+override SUBGROUPS: u32 = TILES_M * TILES;
+override WG: u32 = SUBGROUPS * LANES;
+override TILE: u32 = TILES * SIDE;               // positions
+override HEAD_LANES: u32 = WG / HEADS;           // TILE / 8
+override K_STEPS: u32 = (QUERY_QUADS + QUADS - 1u) / QUADS;
+override K_QUADS: u32 = K_STEPS * QUADS;         // of a row in workgroup memory
+override PITCH: u32 = K_QUADS + 2u;              // 16 bytes over, so that rows lie in different banks
+override LATENT_COLUMNS: u32 = (LATENT_QUADS + QUADS - 1u) / QUADS;             // of matrices
+override COLUMNS: u32 = (LATENT_COLUMNS + SUBGROUPS - 1u) / SUBGROUPS;          // of a subgroup: 3 at most
+override SCORE_PITCH: u32 = TILES * QUADS + 2u;
+override QUERY_AT: u32 = QUERY_LINES / HEADS * TILE * PITCH;
+
+override CACHED: u32 = (TILE + QUERY_LINES) * PITCH;
+override SCORES: u32 = HEADS * SCORE_PITCH;
+
+struct Params {
+    heads: u32,
+    context: u32,        // cached rows of a slot
+    blocks: u32,         // heads / HEADS, rounded up
+    spans: u32,          // at most, of a row
+    parts: u32,          // at most, spans of all rows of a step; of fewer rows than that
+}
+
+@group(0) @binding(1) var<uniform> params: Params;
+@group(0) @binding(2) var<storage, read> query: array<vec4<f32>>;           // [rows, heads, QUERY_QUADS]
+@group(0) @binding(3) var<storage, read> latents: array<vec4<u32>>;         // [slots, context, ROW_VEC4]
+@group(0) @binding(4) var<storage, read_write> sums: array<vec4<f32>>;      // [rows, heads, spans, LATENT_QUADS]
+@group(0) @binding(5) var<storage, read_write> weights: array<vec2<f32>>;   // [rows, heads, spans] (maximum, sum)
+
+// Matrices begin at multiples of 16 bytes, or an NVIDIA driver reads them from 8 bytes before. Nothing else sees to it
+// that a vec4<f16> does: so each of these is whole 16 bytes long.
+var<workgroup> tile: array<vec4<f16>, CACHED>;     // [TILE, PITCH]; queries before, or behind [HEADS, PITCH]
+var<workgroup> scores: array<vec4<f32>, SCORES>;   // [HEADS, SCORE_PITCH]; or a matrix for each subgroup
+var<workgroup> shares: array<vec4<f16>, SCORES>;   // [HEADS, SCORE_PITCH]: weights
+var<workgroup> fades: array<f32, HEADS>;           // of what was summed before this tile
+var<workgroup> risen: vec4<u32>;                   // .x: whether any of them is not 1
+
+fn query_quad(start: u32, q: u32, there: bool) -> vec4<f32> {
+    if (there && q < QUERY_QUADS) {
+        return query[start + q];
+    }
+    return vec4<f32>(0.0);
+}
+
+fn keep_query(line: u32, q: u32, v: vec4<f32>) {
+    if (q < K_QUADS) {
+        tile[QUERY_AT + line * PITCH + q] = vec4<f16>(v);
+    }
+}
+
+// The largest of a head's lanes, which are neighbours in a subgroup.
+fn most_of_head(v: f32) -> f32 {
+    var most = max(v, subgroupShuffleXor(v, 1u));
+    if (HEAD_LANES > 2u) {
+        most = max(most, subgroupShuffleXor(most, 2u));
+    }
+    if (HEAD_LANES > 4u) {
+        most = max(most, subgroupShuffleXor(most, 4u));
+    }
+    return most;
+}
+
+fn sum_of_head(v: f32) -> f32 {
+    var sum = v + subgroupShuffleXor(v, 1u);
+    if (HEAD_LANES > 2u) {
+        sum += subgroupShuffleXor(sum, 2u);
+    }
+    if (HEAD_LANES > 4u) {
+        sum += subgroupShuffleXor(sum, 4u);
+    }
+    return sum;
+}
+
+// Scales the rows of the matrix that a subgroup has in `scores`.
+fn fade(mine: u32, lane: u32, m: u32) {
+    for (var at = lane; at < SIDE * QUADS; at += LANES) {
+        scores[mine + at] *= fades[m * SIDE + at / QUADS];
+    }
+}
+
+// Puts it out: column c of matrices, heads from h0 + m * SIDE on.
+fn finish(mine: u32, lane: u32, h0: u32, m: u32, c: u32, start: u32, spans: u32) {
+    for (var at = lane; at < SIDE * QUADS; at += LANES) {
+        let h = h0 + m * SIDE + at / QUADS;
+        let q = c * QUADS + at % QUADS;
+        if (h < params.heads && q < LATENT_QUADS) {
+            sums[(start + h * spans) * LATENT_QUADS + q] = scores[mine + at];
+        }
+    }
+}
+
+@compute @workgroup_size(WG)
+fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+        @builtin(subgroup_id) subgroup: u32, @builtin(subgroup_invocation_id) lane: u32) {
+    let lid = subgroup * LANES + lane;
+    let item = wid.y * groups.x + wid.x;
+    let h0 = item % params.blocks * HEADS;
+    let number = item / params.blocks;
+    let r = wid.z;
+    // Queries first: their loads wait for nothing.
+    let line = lid / HEAD_LANES; // head of the workgroup
+    let part = lid % HEAD_LANES;
+    let there = h0 + line < params.heads;
+    let query_at = (r * params.heads + h0 + line) * QUERY_QUADS;
+    let query_0 = query_quad(query_at, part, there);
+    let query_1 = query_quad(query_at, part + HEAD_LANES, there);
+    let query_2 = query_quad(query_at, part + 2u * HEAD_LANES, there);
+    let query_3 = query_quad(query_at, part + 3u * HEAD_LANES, there);
+    let query_4 = query_quad(query_at, part + 4u * HEAD_LANES, there);
+    let query_5 = query_quad(query_at, part + 5u * HEAD_LANES, there);
+
+    // row_at and span_of written out: naga takes what a function makes of its arguments for another value in each lane,
+    // and matrices must not depend on such a one.
+    let row = step[1u + r];
+    let length = min(row.z + 1u, params.context);
+    let spans = spans_of_step();
+    let span = (length + spans * SPAN_UNIT - 1u) / (spans * SPAN_UNIT) * SPAN_UNIT;
+    let first = number * span;
+    if (first >= length) {
+        return; // the whole workgroup: the grid has as many spans as the longest row
+    }
+    let end = min(first + span, length);
+    let cached = row.y * params.context;
+
+    // The first tile: what a lane carries of it is under way at once, in the loop while the tile before is worked on.
+    var count = min(TILE, end - first);
+    var next_0: Cached;
+    var next_1: Cached;
+    var next_2: Cached;
+    var next_3: Cached;
+    var next_4: Cached;
+    var next_5: Cached;
+    var next_6: Cached;
+    if (ROUNDS > 0u) { next_0 = ask(0u, lid, cached + first, count); }
+    if (ROUNDS > 1u) { next_1 = ask(1u, lid, cached + first, count); }
+    if (ROUNDS > 2u) { next_2 = ask(2u, lid, cached + first, count); }
+    if (ROUNDS > 3u) { next_3 = ask(3u, lid, cached + first, count); }
+    if (ROUNDS > 4u) { next_4 = ask(4u, lid, cached + first, count); }
+    if (ROUNDS > 5u) { next_5 = ask(5u, lid, cached + first, count); }
+    if (ROUNDS > 6u) { next_6 = ask(6u, lid, cached + first, count); }
+
+    // A head's power of two takes its largest number to 16 .. 32.
+    var large = max(max(abs(query_0), abs(query_1)), max(abs(query_2), abs(query_3)));
+    large = max(large, max(abs(query_4), abs(query_5)));
+    for (var q = part + 6u * HEAD_LANES; q < QUERY_QUADS; q += HEAD_LANES) {
+        large = max(large, abs(query_quad(query_at, q, there)));
+    }
+    let largest = most_of_head(max(max(large.x, large.y), max(large.z, large.w)));
+    // Its exponent's bits; no smaller than what the power and its inverse both are normal numbers for.
+    let bits = clamp((bitcast<u32>(largest) >> 23u) & 255u, 5u, 254u);
+    let down = bitcast<f32>((258u - bits) << 23u);
+    let up = bitcast<f32>((bits - 4u) << 23u);
+    keep_query(line, part, query_0 * down);
+    keep_query(line, part + HEAD_LANES, query_1 * down);
+    keep_query(line, part + 2u * HEAD_LANES, query_2 * down);
+    keep_query(line, part + 3u * HEAD_LANES, query_3 * down);
+    keep_query(line, part + 4u * HEAD_LANES, query_4 * down);
+    keep_query(line, part + 5u * HEAD_LANES, query_5 * down);
+    for (var q = part + 6u * HEAD_LANES; q < K_QUADS; q += HEAD_LANES) {
+        keep_query(line, q, query_quad(query_at, q, there) * down);
+    }
+    if (lid == 0u) {
+        risen = vec4<u32>();
+    }
+    workgroupBarrier();
+
+    // The subgroup's matrix of scores, its place in `scores` for others, and its columns of the latent: one that is not
+    // there is another's again, and is not put out.
+    let query_from = QUERY_AT + subgroup % TILES_M * SIDE * PITCH;
+    let tile_from = subgroup / TILES_M * SIDE * PITCH;
+    let score_to = subgroup % TILES_M * SIDE * SCORE_PITCH + subgroup / TILES_M * QUADS;
+    let mine = subgroup * (SIDE * QUADS);
+    let column_0 = min(subgroup, LATENT_COLUMNS - 1u);
+    let column_1 = min(subgroup + SUBGROUPS, LATENT_COLUMNS - 1u);
+    let column_2 = min(subgroup + 2u * SUBGROUPS, LATENT_COLUMNS - 1u);
+    // An array of matrices would not stay in registers.
+    var q00 = Left();
+    var q01 = Left();
+    var q02 = Left();
+    var q03 = Left();
+    var q04 = Left();
+    var q05 = Left();
+    var q06 = Left();
+    var q07 = Left();
+    var q08 = Left();
+    var q09 = Left();
+    var q10 = Left();
+    var q11 = Left();
+    var q12 = Left();
+    var q13 = Left();
+    if (K_STEPS > 0u) { q00 = coopLoadT<Left>(&tile[query_from + 0u * QUADS], PITCH); }
+    if (K_STEPS > 1u) { q01 = coopLoadT<Left>(&tile[query_from + 1u * QUADS], PITCH); }
+    if (K_STEPS > 2u) { q02 = coopLoadT<Left>(&tile[query_from + 2u * QUADS], PITCH); }
+    if (K_STEPS > 3u) { q03 = coopLoadT<Left>(&tile[query_from + 3u * QUADS], PITCH); }
+    if (K_STEPS > 4u) { q04 = coopLoadT<Left>(&tile[query_from + 4u * QUADS], PITCH); }
+    if (K_STEPS > 5u) { q05 = coopLoadT<Left>(&tile[query_from + 5u * QUADS], PITCH); }
+    if (K_STEPS > 6u) { q06 = coopLoadT<Left>(&tile[query_from + 6u * QUADS], PITCH); }
+    if (K_STEPS > 7u) { q07 = coopLoadT<Left>(&tile[query_from + 7u * QUADS], PITCH); }
+    if (K_STEPS > 8u) { q08 = coopLoadT<Left>(&tile[query_from + 8u * QUADS], PITCH); }
+    if (K_STEPS > 9u) { q09 = coopLoadT<Left>(&tile[query_from + 9u * QUADS], PITCH); }
+    if (K_STEPS > 10u) { q10 = coopLoadT<Left>(&tile[query_from + 10u * QUADS], PITCH); }
+    if (K_STEPS > 11u) { q11 = coopLoadT<Left>(&tile[query_from + 11u * QUADS], PITCH); }
+    if (K_STEPS > 12u) { q12 = coopLoadT<Left>(&tile[query_from + 12u * QUADS], PITCH); }
+    if (K_STEPS > 13u) { q13 = coopLoadT<Left>(&tile[query_from + 13u * QUADS], PITCH); }
+    workgroupBarrier();
+    // What pads the cached rows to whole matrices.
+    for (var i = lid; i < TILE * (K_QUADS - QUERY_QUADS); i += WG) {
+        tile[i % TILE * PITCH + QUERY_QUADS + i / TILE] = vec4<f16>();
+    }
+    var o00 = Sums();
+    var o10 = Sums();
+    var o01 = Sums();
+    var o11 = Sums();
+    var o02 = Sums();
+    var o12 = Sums();
+    var top = NONE;
+    var total = 0.0; // of this lane's positions
+
+    for (var at = first; at < end; at += TILE) {
+        if (ROUNDS > 0u) { keep(0u, lid, next_0); }
+        if (ROUNDS > 1u) { keep(1u, lid, next_1); }
+        if (ROUNDS > 2u) { keep(2u, lid, next_2); }
+        if (ROUNDS > 3u) { keep(3u, lid, next_3); }
+        if (ROUNDS > 4u) { keep(4u, lid, next_4); }
+        if (ROUNDS > 5u) { keep(5u, lid, next_5); }
+        if (ROUNDS > 6u) { keep(6u, lid, next_6); }
+        for (var j = 7u; j < ROUNDS; j++) {
+            keep(j, lid, ask(j, lid, cached + at, count));
+        }
+        workgroupBarrier();
+        let here = count;
+        if (at + TILE < end) {
+            let base = cached + at + TILE;
+            count = min(TILE, end - at - TILE);
+            if (ROUNDS > 0u) { next_0 = ask(0u, lid, base, count); }
+            if (ROUNDS > 1u) { next_1 = ask(1u, lid, base, count); }
+            if (ROUNDS > 2u) { next_2 = ask(2u, lid, base, count); }
+            if (ROUNDS > 3u) { next_3 = ask(3u, lid, base, count); }
+            if (ROUNDS > 4u) { next_4 = ask(4u, lid, base, count); }
+            if (ROUNDS > 5u) { next_5 = ask(5u, lid, base, count); }
+            if (ROUNDS > 6u) { next_6 = ask(6u, lid, base, count); }
+        }
+
+        // Scores.
+        var s = Sums();
+        if (K_STEPS > 0u) { s = coopMultiplyAdd(q00, coopLoad<Right>(&tile[tile_from + 0u * QUADS], PITCH), s); }
+        if (K_STEPS > 1u) { s = coopMultiplyAdd(q01, coopLoad<Right>(&tile[tile_from + 1u * QUADS], PITCH), s); }
+        if (K_STEPS > 2u) { s = coopMultiplyAdd(q02, coopLoad<Right>(&tile[tile_from + 2u * QUADS], PITCH), s); }
+        if (K_STEPS > 3u) { s = coopMultiplyAdd(q03, coopLoad<Right>(&tile[tile_from + 3u * QUADS], PITCH), s); }
+        if (K_STEPS > 4u) { s = coopMultiplyAdd(q04, coopLoad<Right>(&tile[tile_from + 4u * QUADS], PITCH), s); }
+        if (K_STEPS > 5u) { s = coopMultiplyAdd(q05, coopLoad<Right>(&tile[tile_from + 5u * QUADS], PITCH), s); }
+        if (K_STEPS > 6u) { s = coopMultiplyAdd(q06, coopLoad<Right>(&tile[tile_from + 6u * QUADS], PITCH), s); }
+        if (K_STEPS > 7u) { s = coopMultiplyAdd(q07, coopLoad<Right>(&tile[tile_from + 7u * QUADS], PITCH), s); }
+        if (K_STEPS > 8u) { s = coopMultiplyAdd(q08, coopLoad<Right>(&tile[tile_from + 8u * QUADS], PITCH), s); }
+        if (K_STEPS > 9u) { s = coopMultiplyAdd(q09, coopLoad<Right>(&tile[tile_from + 9u * QUADS], PITCH), s); }
+        if (K_STEPS > 10u) { s = coopMultiplyAdd(q10, coopLoad<Right>(&tile[tile_from + 10u * QUADS], PITCH), s); }
+        if (K_STEPS > 11u) { s = coopMultiplyAdd(q11, coopLoad<Right>(&tile[tile_from + 11u * QUADS], PITCH), s); }
+        if (K_STEPS > 12u) { s = coopMultiplyAdd(q12, coopLoad<Right>(&tile[tile_from + 12u * QUADS], PITCH), s); }
+        if (K_STEPS > 13u) { s = coopMultiplyAdd(q13, coopLoad<Right>(&tile[tile_from + 13u * QUADS], PITCH), s); }
+        for (var k = KEPT; k < K_STEPS; k++) {
+            let a = coopLoadT<Left>(&tile[query_from + k * QUADS], PITCH);
+            let b = coopLoad<Right>(&tile[tile_from + k * QUADS], PITCH);
+            s = coopMultiplyAdd(a, b, s);
+        }
+        coopStoreT(s, &scores[score_to], SCORE_PITCH);
+        workgroupBarrier();
+
+        // Weights.
+        let line_at = line * SCORE_PITCH + 2u * part;
+        let places = vec4<u32>(0u, 1u, 2u, 3u) + 8u * part;
+        let score_0 = select(vec4<f32>(NONE), scores[line_at] * up, places < vec4<u32>(here));
+        let score_1 = select(vec4<f32>(NONE), scores[line_at + 1u] * up, places + 4u < vec4<u32>(here));
+        let both = max(score_0, score_1);
+        let most = most_of_head(max(max(both.x, both.y), max(both.z, both.w)));
+        var faded = 1.0;
+        if (most > top + RISE) {
+            faded = exp(top - most);
+            top = most;
+            if (at > first) {
+                risen = vec4<u32>(1u);
+            }
+        }
+        if (part == 0u) {
+            fades[line] = faded;
+        }
+        let share_0 = vec4<f16>(exp(score_0 - top));
+        let share_1 = vec4<f16>(exp(score_1 - top));
+        shares[line_at] = share_0;
+        shares[line_at + 1u] = share_1;
+        let share = vec4<f32>(share_0) + vec4<f32>(share_1);
+        total = total * faded + ((share.x + share.y) + (share.z + share.w));
+
+        if (workgroupUniformLoad(&risen).x != 0u) {
+            coopStoreT(o00, &scores[mine], QUADS);
+            workgroupBarrier();
+            fade(mine, lane, 0u);
+            workgroupBarrier();
+            o00 = coopLoadT<Sums>(&scores[mine], QUADS);
+            workgroupBarrier();
+            coopStoreT(o10, &scores[mine], QUADS);
+            workgroupBarrier();
+            fade(mine, lane, 1u);
+            workgroupBarrier();
+            o10 = coopLoadT<Sums>(&scores[mine], QUADS);
+            if (COLUMNS > 1u) {
+                workgroupBarrier();
+                coopStoreT(o01, &scores[mine], QUADS);
+                workgroupBarrier();
+                fade(mine, lane, 0u);
+                workgroupBarrier();
+                o01 = coopLoadT<Sums>(&scores[mine], QUADS);
+                workgroupBarrier();
+                coopStoreT(o11, &scores[mine], QUADS);
+                workgroupBarrier();
+                fade(mine, lane, 1u);
+                workgroupBarrier();
+                o11 = coopLoadT<Sums>(&scores[mine], QUADS);
+            }
+            if (COLUMNS > 2u) {
+                workgroupBarrier();
+                coopStoreT(o02, &scores[mine], QUADS);
+                workgroupBarrier();
+                fade(mine, lane, 0u);
+                workgroupBarrier();
+                o02 = coopLoadT<Sums>(&scores[mine], QUADS);
+                workgroupBarrier();
+                coopStoreT(o12, &scores[mine], QUADS);
+                workgroupBarrier();
+                fade(mine, lane, 1u);
+                workgroupBarrier();
+                o12 = coopLoadT<Sums>(&scores[mine], QUADS);
+            }
+            if (lid == 0u) {
+                risen = vec4<u32>();
+            }
+        }
+
+        // Weighted latents.
+        for (var k = 0u; k < TILES; k++) {
+            let a0 = coopLoadT<Left>(&shares[k * QUADS], SCORE_PITCH);
+            let a1 = coopLoadT<Left>(&shares[SIDE * SCORE_PITCH + k * QUADS], SCORE_PITCH);
+            let b0 = coopLoadT<Right>(&tile[k * SIDE * PITCH + column_0 * QUADS], PITCH);
+            o00 = coopMultiplyAdd(a0, b0, o00);
+            o10 = coopMultiplyAdd(a1, b0, o10);
+            if (COLUMNS > 1u) {
+                let b1 = coopLoadT<Right>(&tile[k * SIDE * PITCH + column_1 * QUADS], PITCH);
+                o01 = coopMultiplyAdd(a0, b1, o01);
+                o11 = coopMultiplyAdd(a1, b1, o11);
+            }
+            if (COLUMNS > 2u) {
+                let b2 = coopLoadT<Right>(&tile[k * SIDE * PITCH + column_2 * QUADS], PITCH);
+                o02 = coopMultiplyAdd(a0, b2, o02);
+                o12 = coopMultiplyAdd(a1, b2, o12);
+            }
+        }
+        workgroupBarrier();
+    }
+
+    let start = r * params.heads * spans + number;
+    let all = sum_of_head(total);
+    if (part == 0u && there) {
+        weights[start + (h0 + line) * spans] = vec2<f32>(top, all);
+    }
+    // Which elements of a cooperative matrix a lane has is not known: they go through workgroup memory. What a column
+    // that is not there would put out lies past LATENT_QUADS.
+    coopStoreT(o00, &scores[mine], QUADS);
+    workgroupBarrier();
+    finish(mine, lane, h0, 0u, subgroup, start, spans);
+    workgroupBarrier();
+    coopStoreT(o10, &scores[mine], QUADS);
+    workgroupBarrier();
+    finish(mine, lane, h0, 1u, subgroup, start, spans);
+    if (COLUMNS > 1u) {
+        workgroupBarrier();
+        coopStoreT(o01, &scores[mine], QUADS);
+        workgroupBarrier();
+        finish(mine, lane, h0, 0u, subgroup + SUBGROUPS, start, spans);
+        workgroupBarrier();
+        coopStoreT(o11, &scores[mine], QUADS);
+        workgroupBarrier();
+        finish(mine, lane, h0, 1u, subgroup + SUBGROUPS, start, spans);
+    }
+    if (COLUMNS > 2u) {
+        workgroupBarrier();
+        coopStoreT(o02, &scores[mine], QUADS);
+        workgroupBarrier();
+        finish(mine, lane, h0, 0u, subgroup + 2u * SUBGROUPS, start, spans);
+        workgroupBarrier();
+        coopStoreT(o12, &scores[mine], QUADS);
+        workgroupBarrier();
+        finish(mine, lane, h0, 1u, subgroup + 2u * SUBGROUPS, start, spans);
+    }
+}

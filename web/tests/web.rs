@@ -105,6 +105,7 @@ async fn a_token_costs_the_worker_little() {
         logit_rows: 1,
         plain: false,
         subgroups: true,
+        cooperative: None,
     };
     let plan = Plan::new(checkpoint.config(), options, gpu.limits()).expect("a plan");
     let dispatches = plan.dispatches_per_token().total;

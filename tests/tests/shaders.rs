@@ -14,8 +14,8 @@ use zebra_runtime::engine::CacheFormat;
 use zebra_runtime::gpu::{Access, Buffer, Cooperative, Dispatch, Limits, Purpose};
 use zebra_runtime::kernels::half_rows::{HalfRows, bytes as half_rows_bytes};
 use zebra_runtime::kernels::matmul_coop::MatMulCoop;
-use zebra_runtime::kernels::mla_attend::Spans;
-use zebra_runtime::kernels::mla_attend_coop::MlaAttendCoop;
+use zebra_runtime::kernels::mla_attend::{MlaAttend, Spans};
+use zebra_runtime::kernels::mla_attend_coop;
 use zebra_runtime::kernels::mla_latent::CacheShape;
 use zebra_runtime::kernels::product::{Epilogue, Norm};
 use zebra_runtime::kernels::read_bandwidth::ReadBandwidth;
@@ -251,7 +251,7 @@ fn attention() -> Vec<Shader> {
     for matrices in [Cooperative { side: 16, lanes: 32 }, Cooperative { side: 8, lanes: 8 }] {
         for format in [CacheFormat::F16, CacheFormat::Q8] {
             for (latent, rope, memory) in [(128, 32, 48 << 10), (160, 64, 40 << 10), (160, 66, 48 << 10)] {
-                let attend = MlaAttendCoop {
+                let attend = MlaAttend {
                     step: &step,
                     shape: CacheShape { format, latent, rope, context: 256 },
                     heads: 32,
@@ -262,7 +262,8 @@ fn attention() -> Vec<Shader> {
                     weights: &other,
                 };
                 let limits = Limits { workgroup_memory: memory, ..LEAST };
-                all.insert(Shader::of(&attend.dispatch("test", matrices, Target { limits, ..TARGET })));
+                let target = Target { limits, ..TARGET };
+                all.insert(Shader::of(&mla_attend_coop::dispatch(&attend, "test", matrices, target)));
             }
         }
     }

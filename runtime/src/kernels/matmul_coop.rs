@@ -2,7 +2,7 @@
 //! `matmul.wgsl` for rows that [`super::half_rows`] has made.
 
 use super::half_rows::{assert_fits, octs};
-use super::product::Epilogue;
+use super::product::{Epilogue, Piece, pieces};
 use super::rmsnorm::Columns;
 use super::{Matrix, STEP, Target, assert_words, bindings, dispatch, shader};
 use crate::gpu::{Buffer, Cooperative, Cost, Dispatch, Extent, Grid};
@@ -46,7 +46,7 @@ impl MatMulCoop<'_> {
     /// When a SwiGLU weight would have to be cut: its gate and up halves must be bound together.
     pub fn dispatches(&self, label: &str, matrices: Cooperative, most_rows: u32, target: Target) -> Vec<Dispatch> {
         let gated = self.epilogue == Epilogue::SwiGlu;
-        let outputs = if gated { self.weight.n() / 2 } else { self.weight.n() };
+        let outputs = self.epilogue.outputs(self.weight);
         assert!(self.y.offset + outputs <= self.y.stride, "{label}: y has {} columns", self.y.stride);
         assert_words(self.y.buffer, self.y.stride as u64, label);
         assert_fits(self.x, self.weight, target.max_rows, label);
@@ -61,13 +61,7 @@ impl MatMulCoop<'_> {
         };
         let [tile_rows, tile_outputs] = tile(subgroups);
         let mut all = Vec::new();
-        for (i, part) in self.weight.parts(&target.limits, 3).into_iter().enumerate() {
-            let n = if gated {
-                assert!(part.rows == self.weight.n(), "{label}: gate and up do not fit into the adapter's bindings");
-                outputs
-            } else {
-                part.rows
-            };
+        for Piece { weight: part, n, forced_by_limits } in pieces(self.weight, self.epilogue, label, target, 3) {
             let params = [
                 n as u32,
                 (self.weight.k_padded() / 32) as u32,
@@ -94,7 +88,7 @@ impl MatMulCoop<'_> {
             let items = (n as u32).div_ceil(if gated { tile_outputs / 2 } else { tile_outputs });
             let grid = Grid::new(Extent::Fixed(items), rows);
             let mut d = dispatch(label, "matmul_coop", sources, constants, &params, all_bindings, grid);
-            d.forced_by_limits = i > 0;
+            d.forced_by_limits = forced_by_limits;
             let y = if self.epilogue == Epilogue::Add { 2 * n } else { n };
             all.push(d.costs(Cost { row_bytes: 2 * self.weight.k() + 4 * y, ..part.product_cost(y) }));
         }

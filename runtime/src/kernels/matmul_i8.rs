@@ -1,7 +1,7 @@
 //! `matmul_i8.wgsl`: products with a quantized weight for many rows, on int8 dot products.
 
 use super::matrix::GROUP;
-use super::product::Epilogue;
+use super::product::{Epilogue, Piece, pieces};
 use super::rmsnorm::Columns;
 use super::{Matrix, STEP, Target, assert_words, bindings, dispatch, shader};
 use crate::gpu::{Buffer, Cost, Dispatch, Extent, Grid};
@@ -41,20 +41,15 @@ impl MatMulI8<'_> {
         assert!(self.weight.format().is_quantized(), "{label}: {} is not quantized", self.weight.label());
         assert_eq!(self.k, self.weight.k(), "{label}: x and weight differ in k");
         let groups = self.k.div_ceil(GROUP);
-        let outputs = if self.epilogue == Epilogue::SwiGlu { self.weight.n() / 2 } else { self.weight.n() };
+        let outputs = self.epilogue.outputs(self.weight);
         assert!(self.y.offset + outputs <= self.y.stride, "{label}: y has {} columns", self.y.stride);
         assert_words(self.codes, (groups * GROUP / 4) as u64, "matmul_i8.codes");
         assert_words(self.scales, groups as u64, "matmul_i8.scales");
         assert_words(self.y.buffer, self.y.stride as u64, "matmul_i8.y");
 
         let mut all = Vec::new();
-        for (i, part) in self.weight.parts(&target.limits, OTHERS).into_iter().enumerate() {
-            let (n, per_item) = if self.epilogue == Epilogue::SwiGlu {
-                assert!(part.rows == self.weight.n(), "{label}: gate and up do not fit into the adapter's bindings");
-                (outputs, TILE / 2)
-            } else {
-                (part.rows, TILE)
-            };
+        let per_item = if self.epilogue == Epilogue::SwiGlu { TILE / 2 } else { TILE };
+        for Piece { weight: part, n, forced_by_limits } in pieces(self.weight, self.epilogue, label, target, OTHERS) {
             let params = [
                 n as u32,
                 groups as u32,
@@ -72,7 +67,7 @@ impl MatMulI8<'_> {
             let rows = if self.logit_rows { Extent::LogitRows { per } } else { Extent::Rows { per } };
             let grid = Grid::new(Extent::Fixed(n.div_ceil(per_item) as u32), rows);
             let mut d = dispatch(label, "matmul_i8", sources, constants, &params, all_bindings, grid);
-            d.forced_by_limits = i > 0;
+            d.forced_by_limits = forced_by_limits;
             // x has a byte an input and a scale a group.
             let y = if self.epilogue == Epilogue::Add { 2 * n } else { n };
             let cost = part.product_cost(y);

@@ -128,10 +128,14 @@ impl Matrix {
 }
 
 impl Part<'_> {
+    /// The shader part that binds its words.
+    fn pieces_source(&self) -> &'static str {
+        if self.pieces.len() == 1 { shader!("parts/pieces_1.wgsl") } else { shader!("parts/pieces_4.wgsl") }
+    }
+
     /// The shader parts that read it.
     pub(crate) fn sources(&self) -> Vec<&'static str> {
-        let pieces =
-            if self.pieces.len() == 1 { shader!("parts/pieces_1.wgsl") } else { shader!("parts/pieces_4.wgsl") };
+        let pieces = self.pieces_source();
         let scales = shader!("parts/scales.wgsl");
         match self.matrix.format {
             WeightFormat::F32 => vec![pieces, shader!("parts/weight_f32.wgsl")],
@@ -158,8 +162,7 @@ impl Part<'_> {
     /// # Panics
     /// When its format is not quantized: such products are f32's.
     pub(crate) fn dot_sources(&self) -> Vec<&'static str> {
-        let pieces =
-            if self.pieces.len() == 1 { shader!("parts/pieces_1.wgsl") } else { shader!("parts/pieces_4.wgsl") };
+        let pieces = self.pieces_source();
         let dot = match self.matrix.format {
             WeightFormat::Q8 => shader!("parts/dot_q8.wgsl"),
             WeightFormat::Q4 => shader!("parts/dot_q4.wgsl"),
@@ -173,8 +176,7 @@ impl Part<'_> {
     /// # Panics
     /// When its format is f32: such products are f32's.
     pub(crate) fn group_sources(&self) -> Vec<&'static str> {
-        let pieces =
-            if self.pieces.len() == 1 { shader!("parts/pieces_1.wgsl") } else { shader!("parts/pieces_4.wgsl") };
+        let pieces = self.pieces_source();
         let scales = shader!("parts/scales.wgsl");
         match self.matrix.format {
             WeightFormat::F32 => panic!("{} is f32, which loses digits as f16", self.matrix.label),

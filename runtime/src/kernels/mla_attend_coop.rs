@@ -1,10 +1,10 @@
 //! `mla_attend_coop.wgsl`: latent attention on cooperative matrices, the twin of `mla_attend.wgsl` for rows cached in
 //! f16 or int8.
 
-use super::mla_attend::{Spans, cost};
+use super::mla_attend::{MlaAttend, Spans, cost};
 use super::mla_latent::{CacheFormat, CacheShape};
-use super::{STEP, Target, assert_words, bindings, dispatch, shader};
-use crate::gpu::{Buffer, Cooperative, Dispatch, Extent, Grid, Limits};
+use super::{STEP, Target, assert_words, bindings, shader};
+use crate::gpu::{Cooperative, Dispatch, Extent, Grid, Limits};
 
 /// Matrices along the heads of a workgroup.
 const TILES_M: usize = 2;
@@ -57,68 +57,50 @@ impl Tiling {
     }
 }
 
-/// Whether [`MlaAttendCoop`] can be used for rows of this shape.
+/// Whether [`dispatch`] can be used for rows of this shape.
 pub fn fits(shape: CacheShape, matrices: Cooperative, limits: &Limits) -> bool {
     Tiling::new(shape, matrices, limits).is_some()
 }
 
-/// `sums[r, h, span] = sum_s exp(query . cached[s] - top) latent[s]` with a top and the sum of weights. The top is no
-/// more than the largest score, and no less than it by more than 8.
-#[derive(Debug)]
-pub struct MlaAttendCoop<'a> {
-    pub step: &'a Buffer,
-    pub shape: CacheShape,
-    /// Query heads.
-    pub heads: usize,
-    pub spans: Spans,
-    /// `[rows, heads, row_quads]` vec4.
-    pub query: &'a Buffer,
-    /// `[slots, context, row_words]`.
-    pub latents: &'a Buffer,
-    /// `[rows, heads, spans, latent_quads]` vec4.
-    pub sums: &'a Buffer,
-    /// `[rows, heads, spans]` vec2.
-    pub weights: &'a Buffer,
-}
-
-impl MlaAttendCoop<'_> {
-    /// # Panics
-    /// When [`fits`] says no.
-    pub fn dispatch(&self, label: &str, matrices: Cooperative, target: Target) -> Dispatch {
-        let s = self.shape;
-        let [most, parts] = self.spans.params();
-        assert_words(self.sums, (self.heads * s.latent_quads() * 4) as u64, "mla_attend_coop.sums");
-        assert_words(self.weights, (self.heads * 2) as u64, "mla_attend_coop.weights");
-        let tiling = Tiling::new(s, matrices, &target.limits);
-        let t = tiling.unwrap_or_else(|| panic!("{label}: rows of {} quads do not fit", s.row_quads()));
-        let blocks = self.heads.div_ceil(t.heads()) as u32;
-        let params = [self.heads as u32, s.context as u32, blocks, most, parts];
-        let grid = Grid { items: [self.spans.extent(), Extent::Fixed(blocks)], z: Extent::Rows { per: 1 } };
-        let size = if t.side == 16 { shader!("parts/coop_16.wgsl") } else { shader!("parts/coop_8.wgsl") };
-        let row = if s.format == CacheFormat::Q8 {
-            shader!("parts/coop_cache_q8.wgsl")
-        } else {
-            shader!("parts/coop_cache_f16.wgsl")
-        };
-        dispatch(
-            label,
-            "mla_attend_coop",
-            vec![shader!("mla_attend_coop.wgsl"), shader!("parts/spans.wgsl"), row, size, STEP],
-            target.constants(vec![
-                ("LANES", t.lanes as f64),
-                ("TILES", t.tiles as f64),
-                ("LATENT_QUADS", s.latent_quads() as f64),
-                ("QUERY_QUADS", s.row_quads() as f64),
-                ("ROW_VEC4", (s.row_words() / 4) as f64),
-                ("QUERY_LINES", t.query_lines(s) as f64),
-                Spans::constant(),
-            ]),
-            &params,
-            bindings(self.step, &[self.query, self.latents], &[self.sums, self.weights]),
-            grid,
-        )
-        .costs(cost(s, self.heads))
-    }
+/// [`MlaAttend`] on cooperative matrices. The top it leaves is no more than the largest score, and no less than it by more
+/// than 8.
+///
+/// # Panics
+/// When [`fits`] says no.
+pub fn dispatch(attend: &MlaAttend<'_>, label: &str, matrices: Cooperative, target: Target) -> Dispatch {
+    let s = attend.shape;
+    let [most, parts] = attend.spans.params();
+    assert_words(attend.sums, (attend.heads * s.latent_quads() * 4) as u64, "mla_attend_coop.sums");
+    assert_words(attend.weights, (attend.heads * 2) as u64, "mla_attend_coop.weights");
+    let tiling = Tiling::new(s, matrices, &target.limits);
+    let t = tiling.unwrap_or_else(|| panic!("{label}: rows of {} quads do not fit", s.row_quads()));
+    let blocks = attend.heads.div_ceil(t.heads()) as u32;
+    let params = [attend.heads as u32, s.context as u32, blocks, most, parts];
+    let grid = Grid { items: [attend.spans.extent(), Extent::Fixed(blocks)], z: Extent::Rows { per: 1 } };
+    let size = if t.side == 16 { shader!("parts/coop_16.wgsl") } else { shader!("parts/coop_8.wgsl") };
+    let row = if s.format == CacheFormat::Q8 {
+        shader!("parts/coop_cache_q8.wgsl")
+    } else {
+        shader!("parts/coop_cache_f16.wgsl")
+    };
+    super::dispatch(
+        label,
+        "mla_attend_coop",
+        vec![shader!("mla_attend_coop.wgsl"), shader!("parts/spans.wgsl"), row, size, STEP],
+        target.constants(vec![
+            ("LANES", t.lanes as f64),
+            ("TILES", t.tiles as f64),
+            ("LATENT_QUADS", s.latent_quads() as f64),
+            ("QUERY_QUADS", s.row_quads() as f64),
+            ("ROW_VEC4", (s.row_words() / 4) as f64),
+            ("QUERY_LINES", t.query_lines(s) as f64),
+            Spans::constant(),
+        ]),
+        &params,
+        bindings(attend.step, &[attend.query, attend.latents], &[attend.sums, attend.weights]),
+        grid,
+    )
+    .costs(cost(s, attend.heads))
 }
 
 #[cfg(test)]

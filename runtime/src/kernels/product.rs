@@ -20,6 +20,13 @@ pub enum Epilogue {
     SwiGlu,
 }
 
+impl Epilogue {
+    /// Columns of y that a weight makes.
+    pub(super) fn outputs(self, weight: &Matrix) -> usize {
+        if self == Epilogue::SwiGlu { weight.n() / 2 } else { weight.n() }
+    }
+}
+
 /// How many rows the product is planned for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Width {
@@ -154,24 +161,11 @@ impl<'a> Product<'a> {
 
     /// Columns of y.
     fn outputs(&self) -> usize {
-        if self.epilogue == Epilogue::SwiGlu { self.weight.n() / 2 } else { self.weight.n() }
+        self.epilogue.outputs(self.weight)
     }
 
-    /// The parts of the weight for dispatches that bind `others` storage buffers beside it.
     fn pieces(&self, label: &str, target: Target, others: u32) -> Vec<Piece<'a>> {
-        let parts = self.weight.parts(&target.limits, others).into_iter().enumerate();
-        parts
-            .map(|(i, weight)| {
-                let n = if self.epilogue == Epilogue::SwiGlu {
-                    let whole = weight.rows == self.weight.n();
-                    assert!(whole, "{label}: gate and up do not fit into the adapter's bindings");
-                    self.outputs()
-                } else {
-                    weight.rows
-                };
-                Piece { weight, n, forced_by_limits: i > 0 }
-            })
-            .collect()
+        pieces(self.weight, self.epilogue, label, target, others)
     }
 
     /// A dispatch over a piece: what `parts/product.wgsl` declares, and the kernel's own.
@@ -211,6 +205,29 @@ impl<'a> Product<'a> {
             Some(norm) => (shader!("parts/input_normed.wgsl"), Some(super::read(4, norm.weight))),
         }
     }
+}
+
+/// The parts of the weight for dispatches that bind `others` storage buffers beside it.
+///
+/// # Panics
+/// When a SwiGLU weight would have to be cut: its gate and up halves must be bound together.
+pub(super) fn pieces<'a>(
+    weight: &'a Matrix,
+    epilogue: Epilogue,
+    label: &str,
+    target: Target,
+    others: u32,
+) -> Vec<Piece<'a>> {
+    let piece = |(i, part): (usize, matrix::Part<'a>)| {
+        let n = if epilogue == Epilogue::SwiGlu {
+            assert!(part.rows == weight.n(), "{label}: gate and up do not fit into the adapter's bindings");
+            epilogue.outputs(weight)
+        } else {
+            part.rows
+        };
+        Piece { weight: part, n, forced_by_limits: i > 0 }
+    };
+    weight.parts(&target.limits, others).into_iter().enumerate().map(piece).collect()
 }
 
 /// What a kernel of a product adds to what they share.

@@ -7,7 +7,7 @@ use crate::config::MlaConfig;
 use crate::gpu::{Buffer, Dispatch};
 use crate::kernels::Matrix;
 use crate::kernels::mla_attend::MlaAttend;
-use crate::kernels::mla_attend_coop::{self, MlaAttendCoop};
+use crate::kernels::mla_attend_coop;
 use crate::kernels::mla_combine::MlaCombine;
 use crate::kernels::mla_latent::{CacheShape, MlaLatent};
 use crate::kernels::mla_project::MlaProject;
@@ -151,11 +151,7 @@ impl Mla {
         let attend = MlaAttend { step, shape: s, heads: h.heads, spans, query, latents, sums, weights };
         let matrices = target.cooperative.filter(|m| mla_attend_coop::fits(s, *m, &target.limits));
         all.push(match matrices {
-            Some(matrices) => {
-                let MlaAttend { step, shape, heads, spans, query, latents, sums, weights } = attend;
-                MlaAttendCoop { step, shape, heads, spans, query, latents, sums, weights }
-                    .dispatch(label, matrices, target)
-            }
+            Some(matrices) => mla_attend_coop::dispatch(&attend, label, matrices, target),
             None => attend.dispatch(label, target),
         });
         let o = work.heads.strided(h.heads * h.v);

@@ -75,10 +75,8 @@ pub struct Taps {
 pub struct Model {
     gpu: Gpu,
     plan: Plan,
-    single: Programs,
-    narrow: Programs,
-    batch: Programs,
-    wide: Programs,
+    /// Of the plan's lists single, narrow, batch and wide.
+    programs: [Programs; 4],
     sampling: Program,
     /// The request as the GPU has it, so that a step equal to the last is not written again.
     last_request: Vec<[u32; 4]>,
@@ -120,10 +118,9 @@ impl Model {
             let wide = Programs::new(&gpu, &plan.wide).await?;
             Ok(([single, narrow, batch, wide], gpu.compile(&plan.sampling).await?))
         };
-        let ((), ([single, narrow, batch, wide], sampling)) =
-            try_join(upload(&gpu, checkpoint, &plan, progress), compile).await?;
+        let ((), (programs, sampling)) = try_join(upload(&gpu, checkpoint, &plan, progress), compile).await?;
         let ring = Ring::new(plan.sample.sampled.size());
-        Ok(Self { gpu, plan, single, narrow, batch, wide, sampling, last_request: Vec::new(), ring })
+        Ok(Self { gpu, plan, programs, sampling, last_request: Vec::new(), ring })
     }
 
     pub fn gpu(&self) -> &Gpu {
@@ -157,9 +154,8 @@ impl Model {
     /// When a row is outside of the plan (slot, position, token, number of rows): the engine checks before.
     pub fn submit(&mut self, step: &Step) -> Result<Ticket> {
         let shape = self.request(step);
-        // Fields, not a method: the ring is borrowed beside them.
-        let programs = [&self.single, &self.narrow, &self.batch, &self.wide];
-        let runs = runs(step, shape, &self.plan.options, programs, &self.sampling);
+        // Of fields, not of self: the ring is borrowed beside them.
+        let runs = runs(step, shape, &self.plan.options, &self.programs, &self.sampling);
         let bytes = u64::from(shape.logit_rows) * size_of::<Sampled>() as u64;
         Ok(Ticket(self.ring.submit(&self.gpu, &runs, shape, &self.plan.sample.sampled, bytes)?))
     }
@@ -206,8 +202,7 @@ impl Model {
     pub async fn profile(&mut self, step: &Step) -> Result<Vec<DispatchTime>> {
         let size = step.size(self.request(step));
         let mut times = Vec::new();
-        let programs = [&self.single, &self.narrow, &self.batch, &self.wide];
-        for (program, _) in runs(step, size.shape, &self.plan.options, programs, &self.sampling) {
+        for (program, _) in runs(step, size.shape, &self.plan.options, &self.programs, &self.sampling) {
             times.extend(program.profile(&self.gpu, size).await?);
         }
         Ok(times)
@@ -219,8 +214,7 @@ impl Model {
     /// [`Error::Limit`] when the device has no timestamps.
     pub async fn time(&mut self, step: &Step) -> Result<f64> {
         let shape = self.request(step);
-        let programs = [&self.single, &self.narrow, &self.batch, &self.wide];
-        self.gpu.time(&runs(step, shape, &self.plan.options, programs, &self.sampling), shape).await
+        self.gpu.time(&runs(step, shape, &self.plan.options, &self.programs, &self.sampling), shape).await
     }
 
     /// Zeroes the recurrent state of a slot. Its latents need nothing: they are kept by length.
@@ -239,12 +233,11 @@ impl Model {
     }
 
     fn head(&self, shape: StepShape) -> &Program {
-        let lists = [&self.single, &self.narrow, &self.batch, &self.wide];
-        &pick(shape.logit_rows, shape.logit_rows, &self.plan.options, lists).head
+        &pick(shape.logit_rows, shape.logit_rows, &self.plan.options, &self.programs).head
     }
 
     fn programs(&self, shape: StepShape) -> &Programs {
-        pick(shape.rows, shape.segments, &self.plan.options, [&self.single, &self.narrow, &self.batch, &self.wide])
+        pick(shape.rows, shape.segments, &self.plan.options, &self.programs)
     }
 
     /// Writes the step's tables for the GPU, unless it has them, and tells the step's shape.
@@ -316,7 +309,7 @@ fn runs<'a>(
     step: &Step,
     shape: StepShape,
     options: &PlanOptions,
-    programs: [&'a Programs; 4],
+    programs: &'a [Programs; 4],
     sampling: &'a Program,
 ) -> Vec<Run<'a>> {
     let mut all = vec![&pick(shape.rows, shape.segments, options, programs).body];
@@ -330,7 +323,7 @@ fn runs<'a>(
 }
 
 /// The one of the widths single, narrow and wide for so many rows.
-fn pick<'a, T>(rows: u32, segments: u32, options: &PlanOptions, [single, narrow, batch, wide]: [&'a T; 4]) -> &'a T {
+fn pick<'a, T>(rows: u32, segments: u32, options: &PlanOptions, [single, narrow, batch, wide]: &'a [T; 4]) -> &'a T {
     match rows {
         0..=1 => single,
         _ if rows <= options.narrow_rows => narrow,

@@ -3,7 +3,7 @@
 use zebra_runtime::gpu::{Dispatch, Gpu, Limits};
 use zebra_runtime::kernels::Target;
 use zebra_runtime::kernels::mla_attend::MlaAttend;
-use zebra_runtime::kernels::mla_attend_coop::{MlaAttendCoop, fits};
+use zebra_runtime::kernels::mla_attend_coop::{self, fits};
 use zebra_tests::compare::Worst;
 use zebra_tests::harness::{on_gpu, report};
 
@@ -11,17 +11,7 @@ use super::mla_attend::{Case, cases, check};
 use super::{Input, table};
 
 fn twin(kernel: &MlaAttend<'_>, gpu: &Gpu, target: Target) -> Dispatch {
-    MlaAttendCoop {
-        step: kernel.step,
-        shape: kernel.shape,
-        heads: kernel.heads,
-        spans: kernel.spans,
-        query: kernel.query,
-        latents: kernel.latents,
-        sums: kernel.sums,
-        weights: kernel.weights,
-    }
-    .dispatch("test", gpu.cooperative().expect("cooperative matrices"), target)
+    mla_attend_coop::dispatch(kernel, "test", gpu.cooperative().expect("cooperative matrices"), target)
 }
 
 fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {

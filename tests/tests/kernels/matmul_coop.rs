@@ -48,11 +48,14 @@ fn table_if_offered(name: &'static str, cases: Vec<Case>) {
 #[test]
 fn matmul_coop_tiles() {
     let mut cases = Vec::new();
-    let sizes = [(9, 24), (63, 96), (64, 32), (65, 520), (130, 64), (33, 8), (128, 128), (257, 160)];
+    let sizes = [(1, 24), (63, 96), (64, 32), (65, 520), (130, 64), (33, 8), (128, 128), (257, 160)];
     for (i, rows) in [1, 3, 9, 63, 64, 65, 127, 128, 129, 300].into_iter().enumerate() {
         for j in 0..4 {
             let (n, k) = sizes[(i + j) % sizes.len()];
-            cases.push(varied(5 * i + j, n, k, rows));
+            // A lone value may be next to nothing, of which any error is a large share.
+            let n = if rows == 1 { n.max(9) } else { n };
+            // The other tables have the norm.
+            cases.push(Case { norm: false, ..varied(5 * i + j, n, k, rows) });
         }
     }
     table_if_offered("matmul_coop, tiles", cases);

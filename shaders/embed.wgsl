@@ -14,6 +14,7 @@ struct Params {
     vocab: u32,
     first_row: u32,    // of this part of W, where an adapter's limits cut it
     rows: u32,         // rows of W in this part
+    hidden: u32,
 }
 
 @group(0) @binding(0) var<storage, read> request: array<vec4<u32>>;      // as parts/step.wgsl, tokens may be FROM_SLOT
@@ -42,7 +43,23 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) groups: 
     }
     let quad = item * WG + lid;
     let token = min(row.x, params.vocab - 1u);
-    if (quad < params.quads && token >= params.first_row && token - params.first_row < params.rows) {
-        x[r * params.quads + quad] = weight_quad((token - params.first_row) * params.quads + quad);
+    let owned = quad < params.quads && token >= params.first_row && token - params.first_row < params.rows;
+    var v = vec4<f32>(0.0);
+    if (owned) {
+        v = weight_quad((token - params.first_row) * params.quads + quad);
+        x[r * params.quads + quad] = v;
+    }
+    if (CODES) {
+        for (var j = 0u; j < 4u; j++) {
+            var gain = 0.0;
+            if (4u * quad + j < params.hidden) {
+                gain = gain_at(4u * quad + j);
+            }
+            coded_values[4u * lid + j] = vec2<f32>(v[j] * gain, v[j] * v[j]);
+        }
+        workgroupBarrier();
+        if (owned) {
+            store_coded(lid, (r * params.quads + quad) / 8u);
+        }
     }
 }

@@ -1,5 +1,5 @@
-// scales[r, g] = max |v[r, :]| in group g of 32 / 127, codes[r, :] = round(v[r, :] / scale), where v[r, :] is
-// x[s, :], or x[s, :] / rms(x[s, :]) * weight (parts/quantize_*.wgsl); s = r, or the row of logit row r.
+// coded[r, g] = (codes, scale) of group g of 32: scale = max |v[r, :]| in it / 127, codes = round(v[r, :] / scale), where
+// v[r, :] is x[s, :], or x[s, :] / rms(x[s, :]) * weight (parts/quantize_*.wgsl); s = r, or the row of logit row r.
 //
 // The workgroups of a row take its quads WG at a time, in turns; with a norm there is one. A lane owns a quad, eight
 // lanes a group. k is padded to whole groups with codes of zero. A value that is no number makes its group's scale one
@@ -17,8 +17,7 @@ struct Params {
 
 @group(0) @binding(1) var<uniform> params: Params;
 @group(0) @binding(2) var<storage, read> x: array<vec4<f32>>;          // [rows, x_stride]
-@group(0) @binding(4) var<storage, read_write> codes: array<u32>;      // [rows, groups, 8], four int8 a word
-@group(0) @binding(5) var<storage, read_write> code_scales: array<f32>; // [rows, groups]
+@group(0) @binding(4) var<storage, read_write> coded: array<u32>;      // as parts/store_coded.wgsl, without squares
 
 const GROUP_QUADS: u32 = 8u;
 const LEAST_SCALE: f32 = 1.17549435e-38; // below it 1 / scale may be infinite
@@ -60,9 +59,10 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: ve
         }
         if (quad < quads) {
             let rounded = clamp(round(v * inverse), vec4<f32>(-127.0), vec4<f32>(127.0));
-            codes[r * quads + quad] = pack4xI8(vec4<i32>(rounded));
+            let group = 12u * (r * params.groups + quad / GROUP_QUADS);
+            coded[group + quad % GROUP_QUADS] = pack4xI8(vec4<i32>(rounded));
             if (lanes.index % GROUP_QUADS == 0u) {
-                code_scales[r * params.groups + quad / GROUP_QUADS] = scale * factor;
+                coded[group + 8u] = bitcast<u32>(scale * factor);
             }
         }
     }

@@ -13,6 +13,8 @@
 // For one token this is a chain of waits, not of arithmetic: all that a head reads is asked for before anything is
 // waited for, the short reads first; a row's inputs are asked for, and convolved, during the row before it.
 //
+// Where out_proj takes its input in int8, the workgroup rounds its head (parts/store_coded.wgsl) and y is not written.
+//
 // Floor of a token: its state read and written (32 heads of 128 x 128: 2.1 MB each way).
 
 override WG: u32;         // QUADS * LANES, at least CHANNELS
@@ -144,7 +146,20 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
             for (var q = 0u; q < QUADS; q++) {
                 sum += squares[q];
             }
-            y[r * params.y_quads + z_quad] = gated * inverseSqrt(sum / f32(4u * QUADS) + params.eps) * norm;
+            let normed = gated * inverseSqrt(sum / f32(4u * QUADS) + params.eps) * norm;
+            if (CODES) {
+                for (var k = 0u; k < 4u; k++) {
+                    coded_values[4u * lid + k] = vec2<f32>(normed[k], 0.0);
+                }
+            } else {
+                y[r * params.y_quads + z_quad] = normed;
+            }
+        }
+        if (CODES) {
+            workgroupBarrier();
+            if (lid < QUADS) {
+                store_coded(lid, (r * params.y_quads + z_quad) / 8u);
+            }
         }
         now = next;
     }

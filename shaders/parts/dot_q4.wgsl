@@ -3,15 +3,16 @@
 alias Word = vec4<u32>;
 alias Packed = vec4<u32>;
 
-const OFFSET: f32 = 8.0; // of a nibble
+const DOT_SCALE: f32 = 0.0625; // of dot_group's sums
 
 // Group `group` of the matrix, rows being whole groups.
 fn packed_group(group: u32) -> Packed { return word_at(group); }
 
-// The sum of 32 nibbles times 32 codes: `a` the first 16, `b` the others.
+// Sixteen times the sum of 32 weights times 32 codes: `a` the first 16, `b` the others. With its high bit turned a nibble
+// is the weight in two's complement; in the high half of a byte it is sixteen times that, whatever the low half was.
 fn dot_group(w: Packed, a: vec4<u32>, b: vec4<u32>) -> i32 {
-    let low = w & vec4<u32>(0x0f0f0f0fu);
-    let high = (w >> vec4<u32>(4u)) & vec4<u32>(0x0f0f0f0fu);
+    let low = ((w << vec4<u32>(4u)) ^ vec4<u32>(0x80808080u)) & vec4<u32>(0xf0f0f0f0u);
+    let high = (w ^ vec4<u32>(0x80808080u)) & vec4<u32>(0xf0f0f0f0u);
     return dot4I8Packed(low.x, a.x) + dot4I8Packed(high.x, a.y) + dot4I8Packed(low.y, a.z) + dot4I8Packed(high.y, a.w)
         + dot4I8Packed(low.z, b.x) + dot4I8Packed(high.z, b.y) + dot4I8Packed(low.w, b.z) + dot4I8Packed(high.w, b.w);
 }

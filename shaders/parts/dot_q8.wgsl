@@ -3,7 +3,7 @@
 alias Word = vec4<u32>;
 struct Packed { a: vec4<u32>, b: vec4<u32> }
 
-const OFFSET: f32 = 0.0;
+const DOT_SCALE: f32 = 1.0; // of dot_group's sums
 
 // Group `group` of the matrix, rows being whole groups.
 fn packed_group(group: u32) -> Packed { return Packed(word_at(2u * group), word_at(2u * group + 1u)); }

@@ -1,4 +1,5 @@
-// What the kernels of a product with a weight matrix share: parameters, bindings, and what becomes of the sums.
+// What the kernels of a product with a weight matrix share: parameters, y, and what becomes of the sums. x is declared
+// by parts/input_*.wgsl.
 //
 // STORE: y = sum. ADD: y += sum (the residual). SWIGLU: W is [gate; up], y = silu(gate) * up, half as many outputs.
 
@@ -15,7 +16,6 @@ struct Params {
 }
 
 @group(0) @binding(1) var<uniform> params: Params;
-@group(0) @binding(2) var<storage, read> x: array<vec4<f32>>;          // [rows, x_stride]
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;          // [rows, y_stride]
 
 const STORE: u32 = 0u;

@@ -1,4 +1,4 @@
-// Exchange between the lanes of a workgroup by subgroup operations: shares of sums in slots, and fours of lanes.
+// Sums over teams of TEAM lanes of a workgroup, by subgroup operations.
 
 override WG: u32 = 64u;
 override SLOT_SUMS: u32; // slots * WG
@@ -32,24 +32,12 @@ fn put(lanes: Lanes, slot: u32, value: vec4<f32>) {
     }
 }
 
-// Sum j of what lanes first .. first + count left, both multiples of the subgroups' size.
-fn together(lanes: Lanes, slot: u32, j: u32, first: u32, count: u32) -> f32 {
-    let shift = firstTrailingBit(lanes.size);
-    let from_subgroup = first >> shift;
+// Sum j of what the lanes of a team left.
+fn together(lanes: Lanes, slot: u32, j: u32, team: u32) -> f32 {
+    let count = TEAM >> firstTrailingBit(lanes.size);
     var sum = 0.0;
-    for (var s = from_subgroup; s < from_subgroup + (count >> shift); s++) {
+    for (var s = team * count; s < (team + 1u) * count; s++) {
         sum += slot_sums[slot * WG + 4u * s + j];
     }
     return sum;
-}
-
-// The largest value, or the sum, of lanes 4i .. 4i + 3, for each of them.
-fn four_max(lanes: Lanes, value: f32) -> f32 {
-    let two = max(value, subgroupShuffleXor(value, 1u));
-    return max(two, subgroupShuffleXor(two, 2u));
-}
-
-fn four_sum(lanes: Lanes, value: i32) -> i32 {
-    let two = value + subgroupShuffleXor(value, 1u);
-    return two + subgroupShuffleXor(two, 2u);
 }

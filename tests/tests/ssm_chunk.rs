@@ -244,6 +244,7 @@ async fn compute(gpu: &Gpu, m: &Inputs) -> Got {
         state: &stepped_state.buffer,
         y: &stepped.buffer,
         y_stride,
+        y_codes: None,
         eps: m.eps,
     }
     .dispatch("test", target);

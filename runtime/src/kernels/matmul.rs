@@ -5,7 +5,7 @@ use super::{Target, shader};
 use crate::gpu::Dispatch;
 
 pub(super) fn dispatch(p: &Product<'_>, piece: &Piece<'_>, label: &str, target: Target) -> Dispatch {
-    let mut sources = vec![shader!("matmul.wgsl")];
+    let mut sources = vec![shader!("matmul.wgsl"), shader!("parts/input_plain.wgsl")];
     sources.extend(piece.weight.sources());
     let kernel = ProductKernel {
         name: "matmul",
@@ -15,5 +15,5 @@ pub(super) fn dispatch(p: &Product<'_>, piece: &Piece<'_>, label: &str, target: 
         items: piece.n.div_ceil(if p.epilogue == Epilogue::SwiGlu { 32 } else { 64 }),
         rows: 64,
     };
-    p.dispatch(piece, kernel, label, target)
+    p.dispatch(piece, kernel, None, label, target)
 }

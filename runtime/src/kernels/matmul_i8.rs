@@ -3,23 +3,21 @@
 use super::matrix::GROUP;
 use super::product::{Epilogue, Piece, pieces};
 use super::rmsnorm::Columns;
-use super::{Matrix, STEP, Target, assert_words, bindings, dispatch, shader};
+use super::{Matrix, STEP, Target, assert_words, bindings, coded, dispatch, shader};
 use crate::gpu::{Buffer, Cost, Dispatch, Extent, Grid};
 
 /// Rows, and outputs, that a workgroup owns: `TILE` of the shader.
 const TILE: usize = 64;
 
-/// Storage buffers beside the weight's: the step, x's codes and scales, y.
-const OTHERS: u32 = 4;
+/// Storage buffers beside the weight's: the step, x's codes, y.
+const OTHERS: u32 = 3;
 
 /// `y (+)= x weight^T`, x in int8 as [`super::quantize_rows::QuantizeRows`] leaves it.
 #[derive(Debug)]
 pub struct MatMulI8<'a> {
     pub step: &'a Buffer,
-    /// `[rows, k / 32, 8]` words, k padded to whole groups of 32.
+    /// `[rows, k / 32, 12]` words, see [`super::coded`], k padded to whole groups of 32.
     pub codes: &'a Buffer,
-    /// `[rows, k / 32]` f32.
-    pub scales: &'a Buffer,
     /// Without padding.
     pub k: usize,
     /// `[n, k]`, quantized.
@@ -43,8 +41,7 @@ impl MatMulI8<'_> {
         let groups = self.k.div_ceil(GROUP);
         let outputs = self.epilogue.outputs(self.weight);
         assert!(self.y.offset + outputs <= self.y.stride, "{label}: y has {} columns", self.y.stride);
-        assert_words(self.codes, (groups * GROUP / 4) as u64, "matmul_i8.codes");
-        assert_words(self.scales, groups as u64, "matmul_i8.scales");
+        assert_words(self.codes, coded::words(1, self.k) as u64, "matmul_i8.codes");
         assert_words(self.y.buffer, self.y.stride as u64, "matmul_i8.y");
 
         let mut all = Vec::new();
@@ -61,17 +58,17 @@ impl MatMulI8<'_> {
             constants.extend(part.dot_constants());
             let mut sources = vec![shader!("matmul_i8.wgsl"), STEP];
             sources.extend(part.tile_sources());
-            let mut all_bindings = bindings(self.step, &[self.codes, self.scales], &[self.y.buffer]);
+            let mut all_bindings = bindings(self.step, &[self.codes], &[self.y.buffer]);
             all_bindings.extend(part.bindings());
             let per = TILE as u32;
             let rows = if self.logit_rows { Extent::LogitRows { per } } else { Extent::Rows { per } };
             let grid = Grid::new(Extent::Fixed(n.div_ceil(per_item) as u32), rows);
             let mut d = dispatch(label, "matmul_i8", sources, constants, &params, all_bindings, grid);
             d.forced_by_limits = forced_by_limits;
-            // x has a byte an input and a scale a group.
+            // x has a byte an input, a scale and what pads it a group.
             let y = if self.epilogue == Epilogue::Add { 2 * n } else { n };
             let cost = part.product_cost(y);
-            all.push(d.costs(Cost { row_bytes: 36 * groups + 4 * y, ..cost }));
+            all.push(d.costs(Cost { row_bytes: 48 * groups + 4 * y, ..cost }));
         }
         all
     }

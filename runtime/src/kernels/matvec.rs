@@ -18,5 +18,5 @@ pub(super) fn dispatch(p: &Product<'_>, piece: &Piece<'_>, label: &str, width: W
     let mut bindings = piece.weight.bindings();
     bindings.extend(gain);
     let items = piece.n.div_ceil(if p.epilogue == Epilogue::SwiGlu { 2 } else { 4 });
-    p.dispatch(piece, ProductKernel { name: "matvec", sources, constants, bindings, items, rows }, label, target)
+    p.dispatch(piece, ProductKernel { name: "matvec", sources, constants, bindings, items, rows }, None, label, target)
 }

@@ -1,67 +1,113 @@
 //! `matvec_i8.wgsl`: a product for few rows on int8 dot products, of weights that are quantized.
 
+use super::matrix::GROUP;
 use super::product::{Epilogue, Piece, Product, ProductKernel, Width, few_rows};
-use super::{Target, shader};
-use crate::gpu::Dispatch;
+use super::{Target, coded, shader};
+use crate::gpu::{Buffer, Dispatch, Limits};
 
-/// Lanes of a workgroup.
+/// Lanes of a workgroup whose outputs are not left coded.
 const LANES: usize = 256;
+/// Lanes of a workgroup, at most.
+const MOST_LANES: usize = 1024;
 /// Lanes of a team, at most.
 const MOST_TEAM: usize = 128;
-/// Lanes of a team and of its workgroup where they exchange sums by workgroup memory.
-const PLAIN_TEAM: usize = 64;
+/// Lanes of a team, at least, without subgroups.
+const LEAST_TEAM: usize = 16;
 /// Workgroups that keep a large GPU busy: one for each of an NVIDIA H200's 132 processors, and some.
 const ENOUGH: usize = 160;
+
+/// x as its kernel takes it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Input<'a> {
+    pub codes: &'a Buffer,
+    /// Groups of a row of `codes`, and those before the part.
+    pub stride: usize,
+    pub offset: usize,
+    /// The norm's 1 / rms is still to be applied.
+    pub normed: bool,
+}
 
 /// How a product is shared among lanes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Sharing {
-    lanes: usize,
     /// Lanes that share a set of four sums.
     team: usize,
-    /// Groups of k in workgroup memory at once.
-    block: usize,
-    /// Words or quads of sums that lanes exchange.
-    sums: usize,
+    /// Teams of a workgroup.
+    teams: usize,
 }
 
 impl Sharing {
-    fn new(sets: usize, groups: usize, rows: usize, target: Target) -> Self {
-        let lanes = if target.subgroups { LANES } else { PLAIN_TEAM };
-        // Larger teams where there would be too few workgroups for a large GPU.
-        let mut team = if target.subgroups { (target.limits.subgroup as usize).clamp(32, MOST_TEAM) } else { lanes };
-        while 2 * team <= groups.min(lanes).min(MOST_TEAM) && sets.div_ceil(lanes / team) < ENOUGH {
+    /// `groups` of k; where y is left coded, a workgroup makes 32 outputs.
+    fn new(epilogue: Epilogue, n: usize, groups: usize, coded: bool, target: Target) -> Self {
+        let mut team = least_team(target);
+        let most = MOST_LANES.min(target.limits.invocations as usize);
+        let per_team = outputs(epilogue);
+        if coded {
+            let teams = GROUP / per_team;
+            // Larger teams where there are few workgroups, as long as each lane has a group.
+            while 2 * team <= groups.min(MOST_TEAM) && 2 * team * teams <= most && n.div_ceil(GROUP) < ENOUGH {
+                team *= 2;
+            }
+            return Self { team, teams };
+        }
+        let lanes = LANES.min(most);
+        while 2 * team <= groups.min(lanes).min(MOST_TEAM) && n.div_ceil(per_team * lanes / team) < ENOUGH {
             team *= 2;
         }
-        // Sums of each row, and of squares.
-        let sums = (rows + 1) * lanes;
-        let exchange = if target.subgroups { 4 * sums } else { 16 * sums + 4 * lanes };
-        let memory = target.limits.workgroup_memory as usize - exchange;
-        let block = groups.min(memory / (rows * (32 + 8)));
-        Self { lanes, team, block, sums }
+        Self { team, teams: (lanes / team).max(1) }
     }
 }
 
-pub(super) fn dispatch(p: &Product<'_>, piece: &Piece<'_>, label: &str, width: Width, target: Target) -> Dispatch {
+/// Outputs of a set of four sums.
+fn outputs(epilogue: Epilogue) -> usize {
+    if epilogue == Epilogue::SwiGlu { 2 } else { 4 }
+}
+
+fn least_team(target: Target) -> usize {
+    if target.subgroups { (target.limits.subgroup as usize).max(32) } else { LEAST_TEAM }
+}
+
+/// Whether a workgroup can make a whole group of outputs, and so leave them coded.
+pub(super) fn can_code(epilogue: Epilogue, target: Target) -> bool {
+    let Limits { invocations, storage_buffers, .. } = target.limits;
+    let lanes = GROUP / outputs(epilogue) * least_team(target);
+    // step, x, y, codes, gain, and a weight's words and scales.
+    lanes <= invocations as usize && storage_buffers >= 7
+}
+
+pub(super) fn dispatch(
+    p: &Product<'_>,
+    piece: &Piece<'_>,
+    x: Input<'_>,
+    label: &str,
+    width: Width,
+    target: Target,
+) -> Dispatch {
     let (rows, rows_part) = few_rows(width);
-    let sets = piece.n.div_ceil(if p.epilogue == Epilogue::SwiGlu { 2 } else { 4 });
-    let sharing = Sharing::new(sets, p.weight.k_padded() / 32, rows as usize, target);
-    let (input, gain) = p.input();
-    let teams = if target.subgroups { shader!("parts/teams_subgroup.wgsl") } else { shader!("parts/teams_plain.wgsl") };
-    let four = shader!("parts/row_of_four.wgsl");
-    let mut sources = vec![shader!("matvec_i8.wgsl"), input, four, rows_part, teams];
+    let Sharing { team, teams } =
+        Sharing::new(p.epilogue, piece.n, p.weight.k_padded() / GROUP, p.y_codes.is_some(), target);
+    let outputs = teams * outputs(p.epilogue);
+    let coding = coded::parts(p.y_codes, rows as usize * outputs, label);
+    let team_sums = if target.subgroups { shader!("parts/teams_subgroup.wgsl") } else { shader!("parts/teams_plain.wgsl") };
+    let mut sources = vec![shader!("matvec_i8.wgsl"), shader!("parts/input_coded.wgsl"), shader!("parts/row_of_four.wgsl")];
+    sources.extend([rows_part, team_sums]);
     sources.extend(piece.weight.dot_sources());
+    sources.extend(coding.sources);
+    // Sums of each row, and of squares.
+    let slots = rows as usize + 1;
     let mut constants = vec![
-        ("WG", sharing.lanes as f64),
-        ("TEAM", sharing.team as f64),
-        ("BLOCK", sharing.block as f64),
-        ("CODES", (4 * rows as usize * sharing.block) as f64),
-        ("UNITS", (rows as usize * sharing.block) as f64),
-        ("SLOT_SUMS", sharing.sums as f64),
+        ("WG", (team * teams) as f64),
+        ("TEAM", team as f64),
+        ("TEAMS", teams as f64),
+        ("OUTPUTS", outputs as f64),
+        ("SLOT_SUMS", (slots * if target.subgroups { team * teams } else { teams }) as f64),
+        ("NORMED", f64::from(u8::from(x.normed))),
     ];
     constants.extend(piece.weight.dot_constants());
+    constants.extend(coding.constants);
     let mut bindings = piece.weight.bindings();
-    bindings.extend(gain);
-    let items = sets.div_ceil(sharing.lanes / sharing.team);
-    p.dispatch(piece, ProductKernel { name: "matvec_i8", sources, constants, bindings, items, rows }, label, target)
+    bindings.extend(coding.bindings);
+    let items = piece.n.div_ceil(outputs);
+    let kernel = ProductKernel { name: "matvec_i8", sources, constants, bindings, items, rows };
+    p.dispatch(piece, kernel, Some(x), label, target)
 }

@@ -3,11 +3,16 @@
 use super::half_rows::HalfRows;
 use super::matmul_coop::MatMulCoop;
 use super::matmul_i8::MatMulI8;
+use super::matrix::GROUP;
 use super::quantize_rows::QuantizeRows;
 use super::rmsnorm::{Columns, RmsNorm};
+use super::coded::{self, Coding};
 use super::{Matrix, STEP, Target, assert_words, bindings, dispatch, matmul, matrix, matvec, matvec_i8, shader};
 use crate::gpu::{Binding, Buffer, Cost, Dispatch, Extent, Grid};
 use crate::weights::WeightFormat;
+
+/// Storage buffers beside the weight's where y is left coded: step, x, y, its codes, the next norm's gain.
+const CODED_OTHERS: u32 = 5;
 
 /// What becomes of the sums.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,9 +65,8 @@ pub struct Norm<'a> {
 pub struct Scratch<'a> {
     /// Rows in f32, normed.
     pub rows: Columns<'a>,
-    /// Rows in int8 and their scales, as [`QuantizeRows`] leaves them.
+    /// Coded rows, as [`QuantizeRows`] leaves them.
     pub codes: &'a Buffer,
-    pub scales: &'a Buffer,
     /// Rows in f16, as [`HalfRows`] leaves them.
     pub half: &'a Buffer,
 }
@@ -73,11 +77,16 @@ pub struct Product<'a> {
     pub step: &'a Buffer,
     /// `[rows, stride]`, stride and offset multiples of 32, padded with zeros.
     pub x: Columns<'a>,
+    /// Whole rows of x, times the norm's weight, coded by what made them: a product of few rows on int8 dot products
+    /// reads these and not x.
+    pub x_codes: Option<&'a Buffer>,
     pub norm: Option<Norm<'a>>,
     /// `[n, k]`.
     pub weight: &'a Matrix,
     /// `[rows, stride]`.
     pub y: Columns<'a>,
+    /// Where y is left coded too, if [`Product::can_code`]. Of SwiGLU only the codes are written then.
+    pub y_codes: Option<Coding<'a>>,
     pub epilogue: Epilogue,
     /// Runs over the logit rows: reads the rows of x that they name, and packs those of y.
     pub logit_rows: bool,
@@ -113,17 +122,48 @@ impl<'a> Product<'a> {
         if width.is_tiled() && !target.plain {
             return self.of_many_rows(label, width, target);
         }
-        self.pieces(label, target, if self.norm.is_some() { 4 } else { 3 })
-            .iter()
-            .map(|piece| match target.plain || !self.weight.format().is_quantized() {
-                true => matvec::dispatch(self, piece, label, width, target),
-                false => matvec_i8::dispatch(self, piece, label, width, target),
-            })
-            .collect()
+        if !target.plain && self.weight.format().is_quantized() {
+            return self.of_few_coded_rows(label, width, target);
+        }
+        assert!(self.y_codes.is_none(), "{label}: only products on int8 dot products leave y coded");
+        let pieces = self.pieces(label, target, if self.norm.is_some() { 4 } else { 3 });
+        pieces.iter().map(|piece| matvec::dispatch(self, piece, label, width, target)).collect()
+    }
+
+    /// Whether y can be left coded: a product of few rows with this weight.
+    pub fn can_code(weight: &Matrix, epilogue: Epilogue, target: Target) -> bool {
+        let whole = weight.parts(&target.limits, CODED_OTHERS).len() == 1;
+        !target.plain && weight.format().is_quantized() && whole && matvec_i8::can_code(epilogue, target)
+    }
+
+    fn of_few_coded_rows(&self, label: &str, width: Width, target: Target) -> Vec<Dispatch> {
+        let mut all = Vec::new();
+        let x = match self.x_codes {
+            Some(codes) => {
+                assert_words(codes, coded::words(1, self.x.stride) as u64, label);
+                let (stride, offset) = (self.x.stride / GROUP, self.x.offset / GROUP);
+                matvec_i8::Input { codes, stride, offset, normed: self.norm.is_some() }
+            }
+            None => {
+                let (step, x, norm, codes, width) = (self.step, self.x, self.norm, self.scratch.codes, self.weight.k());
+                all.push(QuantizeRows { step, x, norm, codes, width, logit_rows: false }.dispatch(label, target));
+                matvec_i8::Input { codes, stride: width.div_ceil(GROUP), offset: 0, normed: false }
+            }
+        };
+        let others = if let Some(Coding { gain, .. }) = self.y_codes {
+            let whole = self.y.offset == 0 && self.y.stride.is_multiple_of(GROUP);
+            assert!(whole && Self::can_code(self.weight, self.epilogue, target), "{label}: y cannot be left coded");
+            if gain.is_some() { CODED_OTHERS } else { CODED_OTHERS - 1 }
+        } else {
+            3
+        };
+        let pieces = self.pieces(label, target, others);
+        all.extend(pieces.iter().map(|piece| matvec_i8::dispatch(self, piece, x, label, width, target)));
+        all
     }
 
     fn of_many_rows(&self, label: &str, width: Width, target: Target) -> Vec<Dispatch> {
-        let Scratch { rows, codes, scales, half } = self.scratch;
+        let Scratch { rows, codes, half } = self.scratch;
         let (step, x, weight, logit_rows) = (self.step, self.x, self.weight, self.logit_rows);
         let k = weight.k();
         let quantized = weight.format().is_quantized();
@@ -136,9 +176,9 @@ impl<'a> Product<'a> {
             return all;
         }
         if quantized {
-            let quantize = QuantizeRows { step, x, norm: self.norm, codes, scales, width: k, logit_rows };
+            let quantize = QuantizeRows { step, x, norm: self.norm, codes, width: k, logit_rows };
             let (y, epilogue) = (self.y, self.epilogue);
-            let product = MatMulI8 { step, codes, scales, k, weight, y, epilogue, logit_rows };
+            let product = MatMulI8 { step, codes, k, weight, y, epilogue, logit_rows };
             let mut all = vec![quantize.dispatch(label, target)];
             all.extend(product.dispatches(label, target));
             return all;
@@ -169,13 +209,24 @@ impl<'a> Product<'a> {
     }
 
     /// A dispatch over a piece: what `parts/product.wgsl` declares, and the kernel's own.
-    pub(super) fn dispatch(&self, piece: &Piece<'_>, kernel: ProductKernel, label: &str, target: Target) -> Dispatch {
+    pub(super) fn dispatch(
+        &self,
+        piece: &Piece<'_>,
+        kernel: ProductKernel,
+        coded: Option<matvec_i8::Input<'_>>,
+        label: &str,
+        target: Target,
+    ) -> Dispatch {
+        let (x, stride, offset) = match coded {
+            Some(x) => (x.codes, 3 * x.stride, 3 * x.offset),
+            None => (self.x.buffer, self.x.stride / 4, self.x.offset / 4),
+        };
         let norm = self.norm.map_or(0, |norm| norm.eps.to_bits());
         let params = [
             piece.n as u32,
             (self.weight.k_padded() / 8) as u32,
-            (self.x.stride / 4) as u32,
-            (self.x.offset / 4) as u32,
+            stride as u32,
+            offset as u32,
             self.y.stride as u32,
             (self.y.offset + piece.weight.first_row) as u32,
             if self.logit_rows { 2 } else { 0 },
@@ -186,7 +237,7 @@ impl<'a> Product<'a> {
         constants.push(("EPILOGUE", f64::from(self.epilogue as u8)));
         let mut sources = vec![STEP, shader!("parts/product.wgsl")];
         sources.extend(kernel.sources);
-        let mut all = bindings(self.step, &[self.x.buffer], &[self.y.buffer]);
+        let mut all = bindings(self.step, &[x], &[self.y.buffer]);
         all.extend(kernel.bindings);
         let rows = match self.logit_rows {
             true => Extent::LogitRows { per: kernel.rows },

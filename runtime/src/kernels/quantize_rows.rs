@@ -3,7 +3,7 @@
 use super::matrix::GROUP;
 use super::product::Norm;
 use super::rmsnorm::Columns;
-use super::{STEP, Target, assert_words, dispatch, shader};
+use super::{STEP, Target, assert_words, coded, dispatch, shader};
 use crate::gpu::{Access, Binding, Buffer, Cost, Dispatch, Extent, Grid};
 
 /// Lanes of a workgroup that owns a row, at most.
@@ -12,17 +12,15 @@ const MOST_LANES: u32 = 512;
 /// Lanes of a workgroup that owns a part of a row, at most.
 const MOST_LANES_OF_PART: u32 = 256;
 
-/// `scales[r, g] = max |v[r, :]| in group g / 127`, `codes[r, :] = round(v[r, :] / scale)`, `v = x` or `norm(x)`.
+/// `scale[r, g] = max |v[r, :]| in group g / 127`, `codes[r, :] = round(v[r, :] / scale)`, `v = x` or `norm(x)`.
 #[derive(Debug)]
 pub struct QuantizeRows<'a> {
     pub step: &'a Buffer,
     /// Stride and offset multiples of 4. Nothing is asked of what pads its rows.
     pub x: Columns<'a>,
     pub norm: Option<Norm<'a>>,
-    /// `[rows, k / 32, 8]` words of four int8 each, k padded to whole groups of 32.
+    /// `[rows, k / 32, 12]` words, see [`super::coded`], k padded to whole groups of 32; no sums of squares.
     pub codes: &'a Buffer,
-    /// `[rows, k / 32]` f32.
-    pub scales: &'a Buffer,
     /// k without its padding.
     pub width: usize,
     /// Takes the rows that ask for logits, packed, instead of every row.
@@ -38,14 +36,12 @@ impl QuantizeRows<'_> {
             "{label}: quantize_rows.x is not in whole quads"
         );
         assert!(self.x.offset + self.width <= self.x.stride, "{label}: quantize_rows.x ends outside of its row");
-        assert_words(self.codes, u64::from(quads), "quantize_rows.codes");
-        assert_words(self.scales, groups as u64, "quantize_rows.scales");
+        assert_words(self.codes, coded::words(1, self.width) as u64, "quantize_rows.codes");
 
         let mut bindings = vec![
             Binding { number: 0, access: Access::Read, buffer: self.step.clone() },
             Binding { number: 2, access: Access::Read, buffer: self.x.buffer.clone() },
             Binding { number: 4, access: Access::ReadWrite, buffer: self.codes.clone() },
-            Binding { number: 5, access: Access::ReadWrite, buffer: self.scales.clone() },
         ];
         let most = if self.norm.is_some() { MOST_LANES } else { MOST_LANES_OF_PART };
         let wg = quads.next_multiple_of(64).clamp(64, most.min(target.limits.invocations) / 64 * 64);

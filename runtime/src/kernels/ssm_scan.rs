@@ -1,6 +1,8 @@
 //! `ssm_scan.wgsl`: convolution, selective scan and gated norm, token by token.
 
 use super::ssm_shape::SsmShape;
+use super::coded::{self, Coding};
+use super::matrix::GROUP;
 use super::{STEP, Target, assert_words, bindings, dispatch, shader};
 use crate::gpu::{Buffer, Cost, Dispatch, Extent, Grid};
 
@@ -32,6 +34,8 @@ pub struct SsmScan<'a> {
     pub y: &'a Buffer,
     /// A multiple of 4.
     pub y_stride: usize,
+    /// Where y is left coded instead, if [`SsmScan::can_code`].
+    pub y_codes: Option<Coding<'a>>,
     pub eps: f32,
 }
 
@@ -62,6 +66,12 @@ impl Tiling {
 }
 
 impl SsmScan<'_> {
+    /// Whether y can be left coded: whole groups make a head.
+    pub fn can_code(shape: SsmShape, target: Target) -> bool {
+        // step, zxbcdt, five weights, state, y, its codes.
+        shape.head_dim.is_multiple_of(GROUP) && target.limits.storage_buffers >= 9
+    }
+
     /// # Panics
     /// When head_dim is no multiple of 4 or over 128, which the configuration refuses before, or a buffer too small.
     pub fn dispatch(&self, label: &str, target: Target) -> Dispatch {
@@ -75,27 +85,31 @@ impl SsmScan<'_> {
         assert_words(self.conv_bias, s.channels() as u64, "ssm_scan.conv_bias");
         assert_words(self.heads, 4 * s.heads as u64, "ssm_scan.heads");
         assert_words(self.weight, s.d_inner as u64, "ssm_scan.weight");
+        let coding = coded::parts(self.y_codes, s.head_dim, label);
+        let mut sources = vec![shader!("ssm_scan.wgsl"), shader!("parts/ssm_shape.wgsl"), shader!("parts/softplus.wgsl"), STEP];
+        sources.extend(coding.sources);
+        let mut constants = target.constants(vec![
+            ("WG", (tiling.quads * tiling.lanes) as f64),
+            ("QUADS", tiling.quads as f64),
+            ("LANES", tiling.lanes as f64),
+            ("KEEP", tiling.keep as f64),
+            ("PITCH", tiling.pitch() as f64),
+            ("PARTS", (tiling.quads * tiling.pitch()) as f64),
+            ("CHANNELS", (3 * tiling.quads) as f64),
+            ("CONVOLVED", (6 * tiling.quads) as f64),
+        ]);
+        constants.extend(coding.constants);
+        let inputs = [self.zxbcdt, self.conv_weight, self.conv_bias, self.heads, self.weight];
+        let mut all = bindings(self.step, &inputs, &[self.state, self.y]);
+        all.extend(coding.bindings);
         let own = [self.in_stride as u32 / 4, self.y_stride as u32 / 4, self.eps.to_bits()];
         dispatch(
             label,
             "ssm_scan",
-            vec![shader!("ssm_scan.wgsl"), shader!("parts/ssm_shape.wgsl"), shader!("parts/softplus.wgsl"), STEP],
-            target.constants(vec![
-                ("WG", (tiling.quads * tiling.lanes) as f64),
-                ("QUADS", tiling.quads as f64),
-                ("LANES", tiling.lanes as f64),
-                ("KEEP", tiling.keep as f64),
-                ("PITCH", tiling.pitch() as f64),
-                ("PARTS", (tiling.quads * tiling.pitch()) as f64),
-                ("CHANNELS", (3 * tiling.quads) as f64),
-                ("CONVOLVED", (6 * tiling.quads) as f64),
-            ]),
+            sources,
+            constants,
             &[s.params().as_slice(), &own].concat(),
-            bindings(
-                self.step,
-                &[self.zxbcdt, self.conv_weight, self.conv_bias, self.heads, self.weight],
-                &[self.state, self.y],
-            ),
+            all,
             Grid::new(Extent::Fixed(s.heads as u32), Extent::Segments),
         )
         .costs(Cost {

@@ -4,9 +4,9 @@ use super::work::Work;
 use super::{Pass, Tensors};
 use crate::config::Mamba2Config;
 use crate::gpu::{Buffer, Dispatch};
-use crate::kernels::Matrix;
+use crate::kernels::{Matrix, Target};
 use crate::kernels::gated_norm::GatedNorm;
-use crate::kernels::product::{Epilogue, Norm};
+use crate::kernels::product::{Epilogue, Norm, Product};
 use crate::kernels::ssm_chunk::SsmChunk;
 use crate::kernels::ssm_conv::SsmConv;
 use crate::kernels::ssm_scan::SsmScan;
@@ -56,17 +56,26 @@ impl Mamba2 {
         }
     }
 
-    /// `x += out_proj(gated_norm(scan(conv(in_proj(n)))))`, n = rmsnorm(x).
-    pub fn dispatches(&self, label: &str, work: &Work, norm: Norm<'_>, state: &Buffer, pass: Pass) -> Vec<Dispatch> {
+    /// `x += out_proj(gated_norm(scan(conv(in_proj(n)))))`, n = rmsnorm(x); `next` is the weight of the norm after it.
+    pub fn dispatches(
+        &self,
+        label: &str,
+        work: &Work,
+        norm: Norm<'_>,
+        next: &Buffer,
+        state: &Buffer,
+        pass: Pass,
+    ) -> Vec<Dispatch> {
         let s = self.shape;
         let zxbcdt = work.wide.strided(s.in_proj());
         let y = work.heads.strided(s.d_inner);
-        let mut all = work.product(work.x.all(), Some(norm), &self.in_proj, zxbcdt, Epilogue::Store).dispatches(
-            &format!("{label}.in_proj"),
-            pass.width,
-            pass.target,
-        );
         let target = pass.target;
+        let in_proj = Product {
+            x_codes: pass.x_codes(work),
+            ..work.product(work.x.all(), Some(norm), &self.in_proj, zxbcdt, Epilogue::Store)
+        };
+        let mut all = in_proj.dispatches(&format!("{label}.in_proj"), pass.width, target);
+        let y_codes = pass.codes(work, SsmScan::can_code(s, target));
         if pass.is_chunked() {
             // Many rows of a slot: by chunks, whose products do not wait for the state.
             let (step, scores) = (&work.step, &work.scores);
@@ -110,16 +119,23 @@ impl Mamba2 {
                     state,
                     y: y.buffer,
                     y_stride: y.stride,
+                    y_codes,
                     eps: self.eps,
                 }
                 .dispatch(label, target),
             );
         }
-        all.extend(work.product(y, None, &self.out_proj, work.x.all(), Epilogue::Add).dispatches(
-            &format!("{label}.out_proj"),
-            pass.width,
-            pass.target,
-        ));
+        let out_proj = Product {
+            x_codes: y_codes.map(|c| c.codes),
+            y_codes: pass.codes_of_x(work, next),
+            ..work.product(y, None, &self.out_proj, work.x.all(), Epilogue::Add)
+        };
+        all.extend(out_proj.dispatches(&format!("{label}.out_proj"), pass.width, target));
         all
+    }
+
+    /// Whether what it adds to the residual stream can be left coded.
+    pub fn can_code(&self, target: Target) -> bool {
+        Product::can_code(&self.out_proj, Epilogue::Add, target)
     }
 }

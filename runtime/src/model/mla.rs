@@ -5,14 +5,14 @@ use super::work::Work;
 use super::{Pass, PlanOptions, Tensors};
 use crate::config::MlaConfig;
 use crate::gpu::{Buffer, Dispatch};
-use crate::kernels::Matrix;
+use crate::kernels::{Matrix, Target};
 use crate::kernels::mla_attend::MlaAttend;
 use crate::kernels::mla_attend_coop;
 use crate::kernels::mla_combine::MlaCombine;
 use crate::kernels::mla_latent::{CacheShape, MlaLatent};
 use crate::kernels::mla_project::MlaProject;
 use crate::kernels::mla_query::{MlaHeads, MlaQuery};
-use crate::kernels::product::{Epilogue, Norm};
+use crate::kernels::product::{Epilogue, Norm, Product};
 use crate::kernels::rmsnorm::{Columns, RmsNorm};
 
 /// Epsilon of the norms on q_a and the latent, where a checkpoint has them (DeepSeek's, not the model's own).
@@ -94,13 +94,15 @@ impl Mla {
         }
     }
 
-    /// `x += out_proj(attention(n))`, n = rmsnorm(x), appending to the cache on the way.
+    /// `x += out_proj(attention(n))`, n = rmsnorm(x), appending to the cache on the way; `next` is the weight of the norm
+    /// after it.
     #[expect(clippy::too_many_arguments, reason = "what a layer is made of")]
     pub fn dispatches(
         &self,
         label: &str,
         work: &Work,
         norm: Norm<'_>,
+        next: &Buffer,
         turns: &Buffer,
         latents: &Buffer,
         options: &PlanOptions,
@@ -108,14 +110,15 @@ impl Mla {
     ) -> Vec<Dispatch> {
         let step = &work.step;
         let (s, h, target) = (self.cache, self.heads, pass.target);
-        let product =
-            |tail: &str, x: Columns<'_>, norm: Option<Norm<'_>>, weight: &Matrix, y: Columns<'_>, epilogue| {
-                work.product(x, norm, weight, y, epilogue).dispatches(&format!("{label}.{tail}"), pass.width, target)
-            };
+        let product = |tail: &str, product: Product<'_>| {
+            product.dispatches(&format!("{label}.{tail}"), pass.width, target)
+        };
+        let x_codes = pass.x_codes(work);
 
         // q_a and [latent | k_pe] in one product.
         let a = work.wide.strided(self.a_proj.n());
-        let mut all = product("a_proj", work.x.all(), Some(norm), &self.a_proj, a, Epilogue::Store);
+        let a_proj = work.product(work.x.all(), Some(norm), &self.a_proj, a, Epilogue::Store);
+        let mut all = product("a_proj", Product { x_codes, ..a_proj });
         let (c_offset, k_offset) = (self.latent_offset, self.latent_offset + s.latent);
         let (query, scale) = (&work.query, self.scale);
         let (q_b, kv_b) = (&self.q_proj, &self.kv_b_proj);
@@ -134,12 +137,12 @@ impl Mla {
                 all.push(norm.dispatch(&format!("{label}.kv_a_layernorm"), target));
                 c = normed;
             }
-            let (x, norm) = match self.q_rank {
-                Some(_) => (a, self.q_norm.as_ref().map(|weight| Norm { weight, eps: LORA_NORM_EPS })),
-                None => (work.x.all(), Some(norm)),
+            let (x, x_codes, norm) = match self.q_rank {
+                Some(_) => (a, None, self.q_norm.as_ref().map(|weight| Norm { weight, eps: LORA_NORM_EPS })),
+                None => (work.x.all(), x_codes, Some(norm)),
             };
             let q = work.q.strided(q_b.n());
-            all.extend(product("q_proj", x, norm, q_b, q, Epilogue::Store));
+            all.extend(product("q_proj", Product { x_codes, ..work.product(x, norm, q_b, q, Epilogue::Store) }));
             all.push(MlaLatent { step, shape: s, c, k_pe, turns, latents }.dispatch(label, target));
             let (q, q_stride) = (q.buffer, q.stride);
             all.push(
@@ -169,7 +172,13 @@ impl Mla {
             }
             .dispatch(label, target),
         );
-        all.extend(product("out_proj", o, None, &self.out_proj, work.x.all(), Epilogue::Add));
+        let out_proj = work.product(o, None, &self.out_proj, work.x.all(), Epilogue::Add);
+        all.extend(product("out_proj", Product { y_codes: pass.codes_of_x(work, next), ..out_proj }));
         all
+    }
+
+    /// Whether what it adds to the residual stream can be left coded.
+    pub fn can_code(&self, target: Target) -> bool {
+        Product::can_code(&self.out_proj, Epilogue::Add, target)
     }
 }

@@ -2,9 +2,9 @@
 
 use super::work::Work;
 use super::{Pass, Tensors};
-use crate::gpu::Dispatch;
-use crate::kernels::Matrix;
-use crate::kernels::product::{Epilogue, Norm};
+use crate::gpu::{Buffer, Dispatch};
+use crate::kernels::product::{Epilogue, Norm, Product};
+use crate::kernels::{Matrix, Target};
 
 /// Weights of one layer's MLP.
 #[derive(Debug)]
@@ -25,19 +25,27 @@ impl Mlp {
         }
     }
 
-    /// `norm` is that of the layer's second half.
-    pub fn dispatches(&self, label: &str, work: &Work, norm: Norm<'_>, pass: Pass) -> Vec<Dispatch> {
-        let (x, act) = (work.x.all(), work.act.all());
-        let mut all = work.product(x, Some(norm), &self.gate_up, act, Epilogue::SwiGlu).dispatches(
-            &format!("{label}.gate_up"),
-            pass.width,
-            pass.target,
-        );
-        all.extend(work.product(act, None, &self.down, x, Epilogue::Add).dispatches(
-            &format!("{label}.down"),
-            pass.width,
-            pass.target,
-        ));
+    /// `norm` is that of the layer's second half, `next` the weight of the one after it.
+    pub fn dispatches(&self, label: &str, work: &Work, norm: Norm<'_>, next: &Buffer, pass: Pass) -> Vec<Dispatch> {
+        let (x, act, target) = (work.x.all(), work.act.all(), pass.target);
+        let codes = pass.codes(work, Product::can_code(&self.gate_up, Epilogue::SwiGlu, target));
+        let gate_up = Product {
+            x_codes: pass.x_codes(work),
+            y_codes: codes,
+            ..work.product(x, Some(norm), &self.gate_up, act, Epilogue::SwiGlu)
+        };
+        let down = Product {
+            x_codes: codes.map(|c| c.codes),
+            y_codes: pass.codes_of_x(work, next),
+            ..work.product(act, None, &self.down, x, Epilogue::Add)
+        };
+        let mut all = gate_up.dispatches(&format!("{label}.gate_up"), pass.width, target);
+        all.extend(down.dispatches(&format!("{label}.down"), pass.width, target));
         all
+    }
+
+    /// Whether what it adds to the residual stream can be left coded.
+    pub fn can_code(&self, target: Target) -> bool {
+        Product::can_code(&self.down, Epilogue::Add, target)
     }
 }

@@ -19,7 +19,9 @@ pub use state::{Carried, State};
 pub use tensors::{Load, Tensors};
 pub use work::{Rows, Work};
 
+use crate::gpu::Buffer;
 use crate::kernels::Target;
+use crate::kernels::coded::Coding;
 pub use crate::kernels::mla_latent::CacheFormat;
 use crate::kernels::product::Width;
 pub use crate::kernels::sample as sampling;
@@ -30,9 +32,26 @@ pub use crate::kernels::sample::{SampleSettings, Sampled};
 pub struct Pass {
     pub width: Width,
     pub target: Target,
+    /// What adds to the residual stream leaves it coded for the product that comes next (see [`crate::kernels::coded`]).
+    pub coded: bool,
 }
 
 impl Pass {
+    /// The residual stream, times the next norm's weight, as the product after it takes it.
+    fn x_codes(self, work: &Work) -> Option<&Buffer> {
+        self.coded.then_some(&work.x_codes)
+    }
+
+    /// Where what adds to the residual stream leaves it, `next` being the weight of the next norm.
+    fn codes_of_x<'a>(self, work: &'a Work, next: &'a Buffer) -> Option<Coding<'a>> {
+        self.coded.then_some(Coding { codes: &work.x_codes, gain: Some(next) })
+    }
+
+    /// Where a kernel that can do so leaves what out_proj or down_proj reads.
+    fn codes(self, work: &Work, can_code: bool) -> Option<Coding<'_>> {
+        (self.coded && can_code).then_some(Coding { codes: &work.codes, gain: None })
+    }
+
     /// Whether a step has so many rows that they fill a GPU.
     fn is_wide(self) -> bool {
         self.width.is_tiled()

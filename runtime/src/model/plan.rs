@@ -101,6 +101,17 @@ struct LayerPlan {
     mlp: Mlp,
 }
 
+impl LayerPlan {
+    /// Whether what it adds to the residual stream can be left coded.
+    fn can_code(&self, target: Target) -> bool {
+        self.mlp.can_code(target)
+            && match &self.mixer {
+                Mixer::Mla(mla, _) => mla.can_code(target),
+                Mixer::Mamba2(mamba2) => mamba2.can_code(target),
+            }
+    }
+}
+
 impl Plan {
     /// # Errors
     /// [`Error::Config`] for a geometry that the kernels do not cover, [`Error::Limit`] for one that the adapter does not.
@@ -148,11 +159,16 @@ impl Plan {
         let state = State::new(config, &options);
         let request = Buffer::new("request", work.step.size(), Purpose::Control);
         let sample = SampleBuffers::new(options.slots as usize, options.logit_rows as usize);
+        let can_code = layers.iter().all(|layer| layer.can_code(target));
         let lists = |width: Width| {
-            let pass = Pass { width, target };
+            let pass = Pass { width, target, coded: can_code && !width.is_tiled() };
             let step = &work.step;
             let norm = |weight| Norm { weight, eps: config.rms_norm_eps };
-            let embed = Embed { request: &request, slots: &sample.slots, step, weight: &embedding, x: &work.x.buffer };
+            // The weight of the norm that comes after so many layers.
+            let norm_after = |layer: usize| layers.get(layer).map_or(&final_norm, |layer| &layer.input_norm);
+            let x_codes = pass.codes_of_x(&work, norm_after(0));
+            let (slots, x) = (&sample.slots, &work.x.buffer);
+            let embed = Embed { request: &request, slots, step, weight: &embedding, x, x_codes };
             let mut body = embed.dispatches("model", target);
             let mut marks = Vec::new();
             for (i, (layer, carried)) in layers.iter().zip(&state.layers).enumerate() {
@@ -160,20 +176,20 @@ impl Plan {
                 let (input_norm, post_norm) = (norm(&layer.input_norm), norm(&layer.post_norm));
                 body.extend(match (&layer.mixer, carried) {
                     (Mixer::Mla(mla, turns), Carried::Latents { buffer, .. }) => {
-                        mla.dispatches(&label, &work, input_norm, turns, buffer, &options, pass)
+                        mla.dispatches(&label, &work, input_norm, post_norm.weight, turns, buffer, &options, pass)
                     }
                     (Mixer::Mamba2(mamba2), Carried::Ssm { buffer, .. }) => {
-                        mamba2.dispatches(&label, &work, input_norm, buffer, pass)
+                        mamba2.dispatches(&label, &work, input_norm, post_norm.weight, buffer, pass)
                     }
                     _ => unreachable!("states are made from the same layers"),
                 });
                 marks.push(Mark { at: body.len(), name: format!("{label}.mixer") });
-                body.extend(layer.mlp.dispatches(&label, &work, post_norm, pass));
+                body.extend(layer.mlp.dispatches(&label, &work, post_norm, norm_after(i + 1), pass));
                 marks.push(Mark { at: body.len(), name: format!("{label}.out") });
             }
             let last = Norm { weight: &final_norm, eps: config.final_norm_eps };
             let logits = work.product(work.x.all(), Some(last), &head, work.logits.all(), Epilogue::Store);
-            let head = Product { logit_rows: true, ..logits }.dispatches("lm_head", width, target);
+            let head = Product { x_codes: pass.x_codes(&work), logit_rows: true, ..logits }.dispatches("lm_head", width, target);
             Lists { body, head, marks }
         };
         let [single, narrow, batch, wide] = [Width::Single, Width::Narrow, Width::Batch, Width::Wide].map(lists);

@@ -4,6 +4,7 @@ use super::PlanOptions;
 use crate::config::{Layer, ModelConfig};
 use crate::gpu::{Buffer, Purpose};
 use crate::kernels::Matrix;
+use crate::kernels::coded;
 use crate::kernels::half_rows;
 use crate::kernels::mla_attend::Spans;
 use crate::kernels::product::{Epilogue, Norm, Product, Scratch};
@@ -19,9 +20,10 @@ pub struct Work {
     pub x: Rows,
     /// Its norm, where a step has many rows; few are normed as they are read.
     pub n: Rows,
-    /// Rows rounded to int8, the input of a product of many, and their scales.
+    /// Coded rows (see [`coded`]): the residual stream's, times the next norm's weight, of a step of few rows.
+    pub x_codes: Buffer,
+    /// Those of the heads or of the MLP, and of whatever goes into a product and was not left coded.
     pub codes: Buffer,
-    pub scales: Buffer,
     /// The same in f16, where there are cooperative matrices.
     pub half: Buffer,
     /// in_proj's [z | x | B | C | dt], or MLA's [q_a | latent | k_pe].
@@ -86,13 +88,14 @@ impl Work {
         let f32s = |label: &str, count: usize| Buffer::new(label, 4 * count as u64, Purpose::Activations);
         let logit_rows = options.logit_rows as usize;
         let halves = options.cooperative.is_some();
+        let narrow = options.narrow_rows.min(options.max_rows).max(1) as usize;
         let widest = config.hidden_size.max(config.intermediate_size).max(most.heads).max(most.n).next_multiple_of(32);
         Self {
             step: Buffer::new("step", 16 * (1 + 3 * rows as u64), Purpose::Control),
             x: make("x", config.hidden_size),
             n: make("n", config.hidden_size.max(most.n)),
-            codes: f32s("codes", if halves { 0 } else { rows * widest / 4 }),
-            scales: f32s("scales", if halves { 0 } else { rows * widest / 32 }),
+            x_codes: f32s("x_codes", coded::words(narrow, config.hidden_size)),
+            codes: f32s("codes", coded::words(if halves { narrow } else { rows }, widest)),
             half: f32s("half", if halves { half_rows::bytes(options.max_rows, widest) as usize / 4 } else { 0 }),
             wide: make("wide", most.wide),
             u: make("u", most.u),
@@ -117,8 +120,19 @@ impl Work {
         y: Columns<'a>,
         epilogue: Epilogue,
     ) -> Product<'a> {
-        let scratch = Scratch { rows: self.n.all(), codes: &self.codes, scales: &self.scales, half: &self.half };
-        Product { step: &self.step, x, norm, weight, y, epilogue, logit_rows: false, scratch }
+        let scratch = Scratch { rows: self.n.all(), codes: &self.codes, half: &self.half };
+        Product {
+            step: &self.step,
+            x,
+            x_codes: None,
+            norm,
+            weight,
+            y,
+            y_codes: None,
+            epilogue,
+            logit_rows: false,
+            scratch,
+        }
     }
 
     pub fn buffers(&self) -> Vec<Buffer> {
@@ -126,8 +140,8 @@ impl Work {
         let mut all: Vec<Buffer> = rows.iter().map(|r| r.buffers()).collect();
         all.extend([
             self.step.clone(),
+            self.x_codes.clone(),
             self.codes.clone(),
-            self.scales.clone(),
             self.half.clone(),
             self.scores.clone(),
             self.query.clone(),

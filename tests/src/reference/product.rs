@@ -34,6 +34,34 @@ pub fn rounded(x: &[f32]) -> Vec<f32> {
     x.chunks(32).flat_map(group).collect()
 }
 
+/// Rows of whole groups, times a norm's weight, coded as [`zebra_runtime::kernels::coded`] says.
+pub fn coded(x: &[f32], width: usize, gain: Option<&Vec<f32>>) -> Vec<u32> {
+    let group = |(i, group): (usize, &[f32])| {
+        let first = 32 * i % width;
+        let gained: Vec<f32> =
+            group.iter().enumerate().map(|(j, v)| v * gain.map_or(1.0, |gain| gain[first + j])).collect();
+        let top = gained.iter().fold(0f32, |top, v| top.max(v.abs()));
+        let inverse = if top > 0.0 { 127.0 / top } else { 0.0 };
+        let code = |v: &f32| (v * inverse).round_ties_even() as i8 as u8;
+        let mut words: Vec<u32> =
+            gained.chunks(4).map(|c| u32::from_le_bytes([0, 1, 2, 3].map(|b| code(&c[b])))).collect();
+        let squares: f32 = group.iter().map(|v| v * v).sum();
+        words.extend([(top / 127.0).to_bits(), squares.to_bits(), 0, 0]);
+        words
+    };
+    x.chunks(32).enumerate().flat_map(group).collect()
+}
+
+/// Each value of coded rows, and its step.
+pub fn decoded(words: &[u32]) -> Vec<(f64, f64)> {
+    let group = |group: &[u32]| {
+        let scale = f64::from(f32::from_bits(group[8]));
+        let codes: Vec<u8> = group[..8].iter().flat_map(|word| word.to_le_bytes()).collect();
+        codes.into_iter().map(move |code| (f64::from(code as i8) * scale, scale)).collect::<Vec<_>>()
+    };
+    words.chunks(12).flat_map(group).collect()
+}
+
 /// Writes (or adds to) y.
 pub fn product(m: &Product<'_>, y: &mut [f64]) {
     for (r, from) in m.rows.iter().enumerate() {

@@ -1,6 +1,7 @@
 //! `embed.wgsl`.
 
 use zebra_runtime::gpu::Gpu;
+use zebra_runtime::kernels::coded::{self, Coding};
 use zebra_runtime::kernels::embed::{Embed, FROM_SLOT};
 use zebra_runtime::kernels::{Matrix, Target};
 use zebra_runtime::weights::WeightFormat;
@@ -8,6 +9,7 @@ use zebra_tests::compare::{Worst, compare_relative};
 use zebra_tests::harness::{Bench, POISON, StepBuilder, shape_of, step_words};
 use zebra_tests::random::Random;
 use zebra_tests::reference::embed as twin;
+use zebra_tests::reference::product;
 use zebra_tests::reference::weight::{FORMATS, Weight};
 
 use super::{Cut, Input, table, target};
@@ -20,6 +22,8 @@ struct Case {
     vocab: usize,
     hidden: usize,
     cut: Cut,
+    /// x is left coded too.
+    coded: bool,
 }
 
 fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
@@ -52,12 +56,15 @@ fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
     let bench = Bench::new(gpu);
     let tables = bench.output("step", 4 * (1 + 3 * MAX_ROWS as usize));
     let x = bench.output("x", MAX_ROWS as usize * stride);
+    let (coded, gain) = (case.coded, random.normals(case.hidden, 1.0));
+    let codes = bench.output("codes", coded::words(MAX_ROWS as usize, case.hidden));
     let dispatches = Embed {
         request: &bench.words("request", &request),
         slots: &bench.words("slots", &slots),
         step: &tables,
         weight: &bench.matrix("weight", &weight, target),
         x: &x,
+        x_codes: coded.then_some(Coding { codes: &codes, gain: Some(&bench.floats("gain", &gain)) }),
     }
     .dispatches("test", target);
     bench.run(&dispatches, shape_of(&step))?;
@@ -80,8 +87,27 @@ fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
     }
     let mut expected = vec![f64::NAN; rows * stride];
     twin::embed(&step, &weight.values(), case.hidden, stride, &mut expected);
+    let x = bench.read(&x);
+    if coded {
+        let mut gain = gain;
+        gain.resize(stride, 0.0);
+        let want = product::coded(&x[..rows * stride], stride, Some(&gain));
+        for (i, (got, want)) in bench.read_words(&codes).chunks(12).zip(want.chunks(12)).enumerate() {
+            // A quotient may be the next float, a code that lies between two the other; a sum has another order.
+            let near = |j: usize, error: f32| {
+                let [got, want] = [got[j], want[j]].map(f32::from_bits);
+                (got - want).abs() <= error * want
+            };
+            let codes = |words: &[u32]| words[..8].iter().flat_map(|w| w.to_le_bytes()).map(|b| b as i8).collect();
+            let [mine, theirs]: [Vec<i8>; 2] = [codes(got), codes(want)];
+            let off = mine.iter().zip(&theirs).any(|(a, b)| a.abs_diff(*b) > 1);
+            if off || !near(8, 1e-6) || !near(9, 1e-5) {
+                return Err(format!("group {i} is {got:?}, expected {want:?}"));
+            }
+        }
+    }
     // A code times a scale is exact in f32.
-    compare_relative(&bench.read(&x)[..rows * stride], &expected, stride, 0.0)
+    compare_relative(&x[..rows * stride], &expected, stride, 0.0)
 }
 
 #[test]
@@ -89,10 +115,10 @@ fn embed() {
     let mut cases = Vec::new();
     for format in FORMATS {
         for (vocab, hidden) in [(97, 64), (31, 24), (5, 260), (50, 2048), (17, 4096)] {
-            cases.push(Case { format, vocab, hidden, cut: Cut::Whole });
+            cases.push(Case { format, vocab, hidden, cut: Cut::Whole, coded: hidden % 64 == 0 });
         }
         for cut in [Cut::Pieces, Cut::PiecesAndDispatches, Cut::Dispatches] {
-            cases.push(Case { format, vocab: 39, hidden: 96, cut });
+            cases.push(Case { format, vocab: 39, hidden: 96, cut, coded: cut == Cut::Dispatches });
         }
     }
     table("embed", cases, run);

@@ -146,12 +146,14 @@ impl Data {
         };
         let bench = Bench::new(gpu);
         let y = bench.state("y", &self.y);
-        let words: Vec<u32> =
-            self.codes.chunks(4).map(|c| u32::from_le_bytes([0, 1, 2, 3].map(|b| c[b] as u8))).collect();
+        let word = |c: &[i8]| u32::from_le_bytes([0, 1, 2, 3].map(|b| c[b] as u8));
+        let group = |(codes, scale): (&[i8], &f32)| {
+            codes.chunks(4).map(word).chain([scale.to_bits(), 0, 0, 0]).collect::<Vec<u32>>()
+        };
+        let words: Vec<u32> = self.codes.chunks(32).zip(&self.scales).flat_map(group).collect();
         let dispatches = MatMulI8 {
             step: &bench.step(&step, MAX_ROWS),
             codes: &bench.words("codes", &words),
-            scales: &bench.floats("scales", &self.scales),
             k: case.k,
             weight: &bench.matrix("weight", &self.weight, target),
             y: Columns { buffer: &y, stride: self.y_stride, offset: self.y_offset },

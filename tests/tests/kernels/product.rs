@@ -1,7 +1,8 @@
 //! Products: `matvec.wgsl`, `matvec_i8.wgsl`, `matmul.wgsl`.
 
 use zebra_runtime::gpu::Gpu;
-use zebra_runtime::kernels::Target;
+use zebra_runtime::kernels::{Matrix, Target};
+use zebra_runtime::kernels::coded::{self, Coding};
 use zebra_runtime::kernels::half_rows;
 use zebra_runtime::kernels::product::{Epilogue, Norm, Product, Scratch, Width};
 use zebra_runtime::kernels::rmsnorm::Columns;
@@ -171,19 +172,21 @@ impl Data {
         let y = bench.state("y", &self.y);
         let gain = bench.floats("gain", &self.gain);
         let stride = case.k.next_multiple_of(32);
+        let x_rows = if case.logit_rows { case.rows + 3 } else { case.rows };
         let rows = bench.floats("scratch", &vec![0.0; case.rows * stride]);
         let dispatches = Product {
             step: &bench.step(&step, MAX_ROWS),
             x: Columns { buffer: &bench.floats("x", &self.x), stride: self.x_stride, offset: self.x_offset },
+            x_codes: None,
             norm: case.norm.then_some(Norm { weight: &gain, eps: EPS }),
             weight: &bench.matrix("weight", &self.weight, target),
             y: Columns { buffer: &y, stride: self.y_stride, offset: self.y_offset },
+            y_codes: None,
             epilogue: case.epilogue,
             logit_rows: case.logit_rows,
             scratch: Scratch {
                 rows: Columns::rows(&rows, stride),
-                codes: &bench.words("codes", &vec![0; case.rows * stride / 4]),
-                scales: &bench.floats("scales", &vec![0.0; case.rows * stride / 32]),
+                codes: &bench.words("codes", &vec![0; coded::words(x_rows, case.k)]),
                 half: &bench.words("half", &vec![0; half_rows::bytes(MAX_ROWS, case.k) as usize / 4]),
             },
         }
@@ -193,8 +196,8 @@ impl Data {
             Cut::PiecesAndDispatches => 2,
             Cut::Dispatches => 3,
         };
-        let prepared =
-            usize::from((case.norm || case.rounds() || case.cooperative) && case.width == Width::Wide && !case.plain);
+        let wide = case.width == Width::Wide && !case.plain;
+        let prepared = usize::from(case.rounds() || wide && (case.norm || case.cooperative));
         if dispatches.len() != products + prepared {
             return Err(format!("{} dispatches, {products} and {prepared} are expected", dispatches.len()));
         }
@@ -249,6 +252,106 @@ fn matvec_many_rows() {
         }
     }
     table("matvec, many rows", cases, run);
+}
+
+/// x in int8 as another kernel left it, y left coded for the next: what few rows of quantized weights go through.
+fn run_coded(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
+    let mut data = Data::new(case);
+    let outputs = data.y_stride - 5;
+    // Whole rows on both sides.
+    let (k, stride) = (case.k.next_multiple_of(32), outputs.next_multiple_of(32));
+    let mut random = Random::new(case.n as u64);
+    data.x = data.x.chunks(data.x_stride).flat_map(|row| row[data.x_offset..][..k].to_vec()).collect();
+    (data.x_stride, data.x_offset) = (k, 0);
+    data.y = random.normals(case.rows * stride, 1.0);
+    (data.y_stride, data.y_offset) = (stride, 0);
+    let next = random.normals(outputs, 1.0);
+
+    let target = target(gpu, case.subgroups, MAX_ROWS);
+    if !Product::can_code(&Matrix::new("w", case.format, case.n, case.k, &target.limits), case.epilogue, target) {
+        return Err("this adapter leaves no y coded".into());
+    }
+    let step = match case.logit_rows {
+        true => StepBuilder::new().segment(0, 5, case.rows + 3).logits(&data.rows(case)).build(),
+        false => StepBuilder::new().segment(0, 5, case.rows).build(),
+    };
+    let bench = Bench::new(gpu);
+    let (y, gain) = (bench.state("y", &data.y), bench.floats("gain", &data.gain));
+    let groups = stride / 32;
+    let codes = bench.output("y_codes", coded::words(case.rows, outputs));
+    let unused = bench.words("scratch", &[0]);
+    let dispatches = Product {
+        step: &bench.step(&step, MAX_ROWS),
+        x: Columns::rows(&bench.floats("x", &vec![f32::NAN; data.x.len()]), k),
+        x_codes: Some(&bench.words("x_codes", &twin::coded(&data.x, k, case.norm.then_some(&data.gain)))),
+        norm: case.norm.then_some(Norm { weight: &gain, eps: EPS }),
+        weight: &bench.matrix("weight", &data.weight, target),
+        y: Columns::rows(&y, stride),
+        y_codes: Some(Coding { codes: &codes, gain: Some(&bench.floats("next", &next)) }),
+        epilogue: case.epilogue,
+        logit_rows: case.logit_rows,
+        scratch: Scratch { rows: Columns::rows(&unused, k), codes: &unused, half: &unused },
+    }
+    .dispatches("test", case.width, target);
+    if dispatches.len() != 1 {
+        return Err(format!("{} dispatches, one is expected", dispatches.len()));
+    }
+    bench.run(&dispatches, shape_of(&step))?;
+
+    let expected = data.expected(case, input);
+    let got = bench.read(&y);
+    let of_product = case.epilogue != Epilogue::SwiGlu;
+    let worst = match of_product {
+        true => compare(&got, &expected, stride, Tolerance { nmse: 1e-7, max_sd: 5e-3 })?,
+        false => Worst::default(),
+    };
+    let mut decoded = vec![f64::NAN; expected.len()];
+    let words = bench.read_words(&codes);
+    for (i, group) in words.chunks(coded::GROUP_WORDS).enumerate() {
+        let (r, first) = (i / groups, i % groups * 32);
+        let (scale, squares) = (f64::from(f32::from_bits(group[8])), f64::from(f32::from_bits(group[9])));
+        let values: Vec<f64> = (first..first + 32)
+            .map(|n| match n < outputs {
+                true if of_product => f64::from(got[r * stride + n]),
+                true => expected[r * stride + n],
+                false => 0.0,
+            })
+            .collect();
+        let sum: f64 = values.iter().map(|v| v * v).sum();
+        if (squares - sum).abs() > if of_product { 1e-5 } else { 1e-2 } * sum {
+            return Err(format!("row {r}, group {}: squares {squares}, expected {sum}", i % groups));
+        }
+        for (j, v) in values.iter().enumerate() {
+            let code = f64::from(group[j / 4].to_le_bytes()[j % 4] as i8);
+            let gained = v * next.get(first + j).map_or(0.0, |g| f64::from(*g));
+            // Half a step, and what the sums of a SwiGLU are off.
+            if (code * scale - gained).abs() > 0.502 * scale + if of_product { 0.0 } else { 0.01 * gained.abs() } {
+                return Err(format!("row {r}, output {}: {code} times {scale}, expected {gained}", first + j));
+            }
+            decoded[r * stride + first + j] = code * scale;
+        }
+    }
+    Ok(worst)
+}
+
+#[test]
+fn matvec_i8_coded() {
+    let mut cases = Vec::new();
+    for subgroups in [false, true] {
+        for (i, (n, k)) in [(32, 24), (70, 96), (33, 2048), (96, 520), (5152, 64), (64, 8192)].into_iter().enumerate() {
+            for j in 0..6 {
+                let format = [WeightFormat::Q8, WeightFormat::Q4][j % 2];
+                let epilogue = EPILOGUES[(i + j) % 3];
+                let rows = [1, 3, 4, 5][(i + j) % 4];
+                let width = if rows == 1 { Width::Single } else { Width::Narrow };
+                let n = if epilogue == Epilogue::SwiGlu { 2 * n } else { n };
+                let norm = (i + j) % 2 == 0;
+                let logit_rows = epilogue == Epilogue::Store && j < 3;
+                cases.push(Case { format, n, k, rows, epilogue, width, subgroups, norm, logit_rows, ..Case::default() });
+            }
+        }
+    }
+    table("matvec_i8, coded on both sides", cases, run_coded);
 }
 
 #[test]

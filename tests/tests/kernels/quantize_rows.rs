@@ -1,6 +1,7 @@
 //! `quantize_rows.wgsl`.
 
 use zebra_runtime::gpu::Gpu;
+use zebra_runtime::kernels::coded;
 use zebra_runtime::kernels::product::Norm;
 use zebra_runtime::kernels::quantize_rows::QuantizeRows;
 use zebra_runtime::kernels::rmsnorm::Columns;
@@ -80,15 +81,13 @@ impl Data {
             false => StepBuilder::new().segment(0, 5, case.rows).build(),
         };
         let bench = Bench::new(gpu);
-        let codes = bench.output("codes", case.rows * case.groups() * 8);
-        let scales = bench.output("scales", case.rows * case.groups());
+        let codes = bench.output("codes", coded::words(case.rows, case.width));
         let weight = bench.floats("weight", &self.weight);
         let dispatch = QuantizeRows {
             step: &bench.step(&step, MAX_ROWS),
             x: Columns { buffer: &bench.floats("x", &self.x), stride: self.x_stride, offset: self.x_offset },
             norm: case.norm.then_some(Norm { weight: &weight, eps: EPS }),
             codes: &codes,
-            scales: &scales,
             width: case.width,
             logit_rows: case.logit_rows,
         }
@@ -98,7 +97,13 @@ impl Data {
             POISON => [f32::from_bits(POISON); 4],
             word => word.to_le_bytes().map(|byte| f32::from(byte as i8)),
         };
-        Ok((bench.read_words(&codes).into_iter().flat_map(four).collect(), bench.read(&scales)))
+        let words = bench.read_words(&codes);
+        let groups = || words.chunks(coded::GROUP_WORDS);
+        if groups().any(|group| group[9..] != [POISON; 3]) {
+            return Err("words beside codes and scale were written".into());
+        }
+        let scales = groups().map(|group| f32::from_bits(group[8])).collect();
+        Ok((groups().flat_map(|group| group[..8].iter().copied().flat_map(four)).collect(), scales))
     }
 }
 

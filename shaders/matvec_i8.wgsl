@@ -1,8 +1,8 @@
 // y[r, n] = sum_k x[r, k] W[n, k] for few rows on int8 dot products, x in int8 already (parts/input_coded.wgsl).
 //
 // A team of TEAM lanes makes four outputs of ROWS rows: a lane takes every TEAM-th group of k, 16 or 32 bytes of W for
-// each output, two groups at a time. Nothing is shared before the sums, so nothing is waited for but memory. Products
-// within a group are exact.
+// each output, the next group under way while one is multiplied. Nothing is shared before the sums, so nothing is
+// waited for but memory. Products within a group are exact.
 //
 // A workgroup makes OUTPUTS neighbouring outputs. Where the next product takes y in int8 they are one group of 32, and
 // the workgroup rounds them itself (parts/store_coded.wgsl).
@@ -37,19 +37,6 @@ fn products(w: Four, x: Input) -> vec4<f32> {
     return (DOT_SCALE * x.scale) * w.scales * vec4<f32>(sums);
 }
 
-// What two groups add to four sums of a row.
-struct Sums {
-    products: vec4<f32>,
-    squares: f32,
-}
-
-fn two(w0: Four, w1: Four, start: u32, g0: u32, g1: u32, both: bool) -> Sums {
-    let x0 = input(start, g0);
-    let x1 = input(start, g1);
-    let second = select(0.0, 1.0, both);
-    return Sums(products(w0, x0) + second * products(w1, x1), x0.squares + second * x1.squares);
-}
-
 // Rows are named, not counted in a loop: drivers leave such loops as they are, and arrays that one walks in memory.
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>, lanes: Lanes) {
@@ -66,7 +53,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: ve
     let i = min(lane / OUTPUTS, ROWS - 1u);
     let out = lane % OUTPUTS;
     let n = item * OUTPUTS + out;
-    let stores = lane < ROWS * OUTPUTS && n < params.n && r0 + i < rows;
+    let stores = lane < ROWS * OUTPUTS && n < params.n && (ROWS == 1u || r0 + i < rows);
     let to = (r0 + i) * params.y_stride + params.y_offset + n;
     var old = 0.0;
     if (EPILOGUE == ADD && stores) {
@@ -77,7 +64,8 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: ve
         gain = gain_at(n);
     }
 
-    let start0 = x_row(min(r0, rows - 1u));
+    // A row alone is one of the step's: nothing waits for their number.
+    let start0 = x_row(select(r0, min(r0, rows - 1u), ROWS > 1u));
     var start1 = 0u;
     var start2 = 0u;
     var start3 = 0u;
@@ -91,23 +79,22 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: ve
     var sum2 = vec4<f32>(0.0);
     var sum3 = vec4<f32>(0.0);
     var squares = vec4<f32>(0.0);
-    for (var g0 = l; g0 < groups; g0 += 2u * TEAM) {
-        let both = g0 + TEAM < groups;
-        let g1 = select(g0, g0 + TEAM, both);
-        let w0 = four(own_set, g0);
-        let w1 = four(own_set, g1);
-        let s0 = two(w0, w1, start0, g0, g1, both);
-        sum0 += s0.products;
-        squares.x += s0.squares;
+    var w = four(own_set, min(l, groups - 1u));
+    for (var g = l; g < groups; g += TEAM) {
+        let next = four(own_set, select(g, g + TEAM, g + TEAM < groups));
+        let x0 = input(start0, g);
+        sum0 += products(w, x0);
+        squares.x += x0.squares;
         if (ROWS > 1u) {
-            let s1 = two(w0, w1, start1, g0, g1, both);
-            let s2 = two(w0, w1, start2, g0, g1, both);
-            let s3 = two(w0, w1, start3, g0, g1, both);
-            sum1 += s1.products;
-            sum2 += s2.products;
-            sum3 += s3.products;
-            squares += vec4<f32>(0.0, s1.squares, s2.squares, s3.squares);
+            let x1 = input(start1, g);
+            let x2 = input(start2, g);
+            let x3 = input(start3, g);
+            sum1 += products(w, x1);
+            sum2 += products(w, x2);
+            sum3 += products(w, x3);
+            squares += vec4<f32>(0.0, x1.squares, x2.squares, x3.squares);
         }
+        w = next;
     }
     put(lanes, 0u, sum0);
     if (ROWS > 1u) {
@@ -146,7 +133,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: ve
         }
         workgroupBarrier();
         let row = r0 + lane / (OUTPUTS / 4u);
-        if (lane < ROWS * OUTPUTS / 4u && row < rows) {
+        if (lane < ROWS * OUTPUTS / 4u && (ROWS == 1u || row < rows)) {
             let groups_out = (params.y_stride + 31u) / 32u;
             store_coded(lane, row * groups_out + (params.y_offset + item * OUTPUTS) / 32u);
         }

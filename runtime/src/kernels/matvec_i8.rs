@@ -7,8 +7,9 @@ use crate::gpu::{Buffer, Dispatch, Limits};
 
 /// Lanes of a workgroup whose outputs are not left coded.
 const LANES: usize = 256;
-/// Lanes of a workgroup, at most.
+/// Lanes of a workgroup, at most, of one row and of more, whose sums need more registers: what 65,536 leave to each.
 const MOST_LANES: usize = 1024;
+const MOST_LANES_OF_ROWS: usize = 512;
 /// Lanes of a team, at most.
 const MOST_TEAM: usize = 128;
 /// Lanes of a team, at least, without subgroups.
@@ -38,9 +39,10 @@ struct Sharing {
 
 impl Sharing {
     /// `groups` of k; where y is left coded, a workgroup makes 32 outputs.
-    fn new(epilogue: Epilogue, n: usize, groups: usize, coded: bool, target: Target) -> Self {
+    fn new(epilogue: Epilogue, n: usize, groups: usize, rows: u32, coded: bool, target: Target) -> Self {
         let mut team = least_team(target);
-        let most = MOST_LANES.min(target.limits.invocations as usize);
+        let most = if rows == 1 { MOST_LANES } else { MOST_LANES_OF_ROWS };
+        let most = most.min(target.limits.invocations as usize);
         let per_team = outputs(epilogue);
         if coded {
             let teams = GROUP / per_team;
@@ -85,11 +87,13 @@ pub(super) fn dispatch(
 ) -> Dispatch {
     let (rows, rows_part) = few_rows(width);
     let Sharing { team, teams } =
-        Sharing::new(p.epilogue, piece.n, p.weight.k_padded() / GROUP, p.y_codes.is_some(), target);
+        Sharing::new(p.epilogue, piece.n, p.weight.k_padded() / GROUP, rows, p.y_codes.is_some(), target);
     let outputs = teams * outputs(p.epilogue);
     let coding = coded::parts(p.y_codes, rows as usize * outputs, label);
-    let team_sums = if target.subgroups { shader!("parts/teams_subgroup.wgsl") } else { shader!("parts/teams_plain.wgsl") };
-    let mut sources = vec![shader!("matvec_i8.wgsl"), shader!("parts/input_coded.wgsl"), shader!("parts/row_of_four.wgsl")];
+    let team_sums =
+        if target.subgroups { shader!("parts/teams_subgroup.wgsl") } else { shader!("parts/teams_plain.wgsl") };
+    let mut sources =
+        vec![shader!("matvec_i8.wgsl"), shader!("parts/input_coded.wgsl"), shader!("parts/row_of_four.wgsl")];
     sources.extend([rows_part, team_sums]);
     sources.extend(piece.weight.dot_sources());
     sources.extend(coding.sources);

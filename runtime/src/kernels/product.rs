@@ -1,12 +1,12 @@
 //! Products with a weight matrix: which kernels make one, for few rows and for many, and what they share.
 
+use super::coded::{self, Coding};
 use super::half_rows::HalfRows;
 use super::matmul_coop::MatMulCoop;
 use super::matmul_i8::MatMulI8;
 use super::matrix::GROUP;
 use super::quantize_rows::QuantizeRows;
 use super::rmsnorm::{Columns, RmsNorm};
-use super::coded::{self, Coding};
 use super::{Matrix, STEP, Target, assert_words, bindings, dispatch, matmul, matrix, matvec, matvec_i8, shader};
 use crate::gpu::{Binding, Buffer, Cost, Dispatch, Extent, Grid};
 use crate::weights::WeightFormat;

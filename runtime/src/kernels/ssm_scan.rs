@@ -1,8 +1,8 @@
 //! `ssm_scan.wgsl`: convolution, selective scan and gated norm, token by token.
 
-use super::ssm_shape::SsmShape;
 use super::coded::{self, Coding};
 use super::matrix::GROUP;
+use super::ssm_shape::SsmShape;
 use super::{STEP, Target, assert_words, bindings, dispatch, shader};
 use crate::gpu::{Buffer, Cost, Dispatch, Extent, Grid};
 
@@ -86,7 +86,8 @@ impl SsmScan<'_> {
         assert_words(self.heads, 4 * s.heads as u64, "ssm_scan.heads");
         assert_words(self.weight, s.d_inner as u64, "ssm_scan.weight");
         let coding = coded::parts(self.y_codes, s.head_dim, label);
-        let mut sources = vec![shader!("ssm_scan.wgsl"), shader!("parts/ssm_shape.wgsl"), shader!("parts/softplus.wgsl"), STEP];
+        let mut sources =
+            vec![shader!("ssm_scan.wgsl"), shader!("parts/ssm_shape.wgsl"), shader!("parts/softplus.wgsl"), STEP];
         sources.extend(coding.sources);
         let mut constants = target.constants(vec![
             ("WG", (tiling.quads * tiling.lanes) as f64),

@@ -4,7 +4,6 @@ use super::work::Work;
 use super::{Pass, Tensors};
 use crate::config::Mamba2Config;
 use crate::gpu::{Buffer, Dispatch};
-use crate::kernels::{Matrix, Target};
 use crate::kernels::gated_norm::GatedNorm;
 use crate::kernels::product::{Epilogue, Norm, Product};
 use crate::kernels::ssm_chunk::SsmChunk;
@@ -12,6 +11,7 @@ use crate::kernels::ssm_conv::SsmConv;
 use crate::kernels::ssm_scan::SsmScan;
 use crate::kernels::ssm_scores::SsmScores;
 use crate::kernels::ssm_shape::{SsmRows, SsmShape};
+use crate::kernels::{Matrix, Target};
 
 /// The numbers its kernels need.
 pub fn shape(config: &Mamba2Config) -> SsmShape {

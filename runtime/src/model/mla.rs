@@ -5,7 +5,6 @@ use super::work::Work;
 use super::{Pass, PlanOptions, Tensors};
 use crate::config::MlaConfig;
 use crate::gpu::{Buffer, Dispatch};
-use crate::kernels::{Matrix, Target};
 use crate::kernels::mla_attend::MlaAttend;
 use crate::kernels::mla_attend_coop;
 use crate::kernels::mla_combine::MlaCombine;
@@ -14,6 +13,7 @@ use crate::kernels::mla_project::MlaProject;
 use crate::kernels::mla_query::{MlaHeads, MlaQuery};
 use crate::kernels::product::{Epilogue, Norm, Product};
 use crate::kernels::rmsnorm::{Columns, RmsNorm};
+use crate::kernels::{Matrix, Target};
 
 /// Epsilon of the norms on q_a and the latent, where a checkpoint has them (DeepSeek's, not the model's own).
 const LORA_NORM_EPS: f32 = 1e-6;
@@ -110,9 +110,8 @@ impl Mla {
     ) -> Vec<Dispatch> {
         let step = &work.step;
         let (s, h, target) = (self.cache, self.heads, pass.target);
-        let product = |tail: &str, product: Product<'_>| {
-            product.dispatches(&format!("{label}.{tail}"), pass.width, target)
-        };
+        let product =
+            |tail: &str, product: Product<'_>| product.dispatches(&format!("{label}.{tail}"), pass.width, target);
         let x_codes = pass.x_codes(work);
 
         // q_a and [latent | k_pe] in one product.

@@ -189,7 +189,8 @@ impl Plan {
             }
             let last = Norm { weight: &final_norm, eps: config.final_norm_eps };
             let logits = work.product(work.x.all(), Some(last), &head, work.logits.all(), Epilogue::Store);
-            let head = Product { x_codes: pass.x_codes(&work), logit_rows: true, ..logits }.dispatches("lm_head", width, target);
+            let head = Product { x_codes: pass.x_codes(&work), logit_rows: true, ..logits }
+                .dispatches("lm_head", width, target);
             Lists { body, head, marks }
         };
         let [single, narrow, batch, wide] = [Width::Single, Width::Narrow, Width::Batch, Width::Wide].map(lists);

@@ -1,11 +1,11 @@
 //! Products: `matvec.wgsl`, `matvec_i8.wgsl`, `matmul.wgsl`.
 
 use zebra_runtime::gpu::Gpu;
-use zebra_runtime::kernels::{Matrix, Target};
 use zebra_runtime::kernels::coded::{self, Coding};
 use zebra_runtime::kernels::half_rows;
 use zebra_runtime::kernels::product::{Epilogue, Norm, Product, Scratch, Width};
 use zebra_runtime::kernels::rmsnorm::Columns;
+use zebra_runtime::kernels::{Matrix, Target};
 use zebra_runtime::weights::WeightFormat;
 use zebra_tests::compare::{Tolerance, UNTOUCHED, Worst, compare};
 use zebra_tests::harness::{Bench, POISON, StepBuilder, on_gpu, report, shape_of};
@@ -347,7 +347,18 @@ fn matvec_i8_coded() {
                 let n = if epilogue == Epilogue::SwiGlu { 2 * n } else { n };
                 let norm = (i + j) % 2 == 0;
                 let logit_rows = epilogue == Epilogue::Store && j < 3;
-                cases.push(Case { format, n, k, rows, epilogue, width, subgroups, norm, logit_rows, ..Case::default() });
+                cases.push(Case {
+                    format,
+                    n,
+                    k,
+                    rows,
+                    epilogue,
+                    width,
+                    subgroups,
+                    norm,
+                    logit_rows,
+                    ..Case::default()
+                });
             }
         }
     }

@@ -1,8 +1,8 @@
 //! `ssm_conv.wgsl` and `ssm_scan.wgsl`.
 
 use zebra_runtime::gpu::Gpu;
-use zebra_runtime::kernels::coded::{self, Coding};
 use zebra_runtime::kernels::Target;
+use zebra_runtime::kernels::coded::{self, Coding};
 use zebra_runtime::kernels::ssm_conv::SsmConv;
 use zebra_runtime::kernels::ssm_scan::SsmScan;
 use zebra_runtime::kernels::ssm_shape::{SsmRows, SsmShape};

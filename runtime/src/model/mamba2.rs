@@ -10,8 +10,8 @@ use crate::kernels::product::{Epilogue, Norm};
 use crate::kernels::ssm_chunk::SsmChunk;
 use crate::kernels::ssm_conv::SsmConv;
 use crate::kernels::ssm_scan::SsmScan;
-use crate::kernels::ssm_scores::SsmScores;
 use crate::kernels::ssm_shape::{SsmRows, SsmShape};
+use crate::kernels::ssm_states::SsmStates;
 
 /// The numbers its kernels need.
 pub fn shape(config: &Mamba2Config) -> SsmShape {
@@ -68,8 +68,8 @@ impl Mamba2 {
         );
         let target = pass.target;
         if pass.is_chunked() {
-            // Many rows of a slot: by chunks, whose products do not wait for the state.
-            let (step, scores) = (&work.step, &work.scores);
+            // Many rows of a slot: by chunks, whose states are made first, so that none waits for another.
+            let (step, heads, states) = (&work.step, &self.heads, &work.chunk_states);
             let u = work.u.strided(s.channels());
             let rows = SsmRows {
                 step,
@@ -92,8 +92,8 @@ impl Mamba2 {
             };
             all.extend([
                 conv.dispatch(label, target),
-                SsmScores { rows, heads: &self.heads, scores }.dispatch(label, target),
-                SsmChunk { rows, scores, state, y: y.buffer, y_stride: y.stride }.dispatch(label, target),
+                SsmStates { rows, heads, state, states }.dispatch(label, target),
+                SsmChunk { rows, heads, states, y: y.buffer, y_stride: y.stride }.dispatch(label, target),
                 norm.dispatch(label, target),
             ]);
         } else {

@@ -1,27 +1,29 @@
-// The selective scan by chunks of CHUNK rows (Mamba2, "Transformers are SSMs", section 6), equal to ssm_scan.wgsl:
+// The selective scan by chunks of CHUNK rows (Mamba2, "Transformers are SSMs", section 6), equal to ssm_scan.wgsl: with
+// the state S [P, N] that enters each chunk, which ssm_states.wgsl made, no chunk waits for another.
 //
-//   y_i = sum_j scores[i, j] x_j + before[i] S C_i      S = before[last] S + sum_j after[j] x_j (outer) B_j
+//   scores[i, j] = (C_i . B_j) dt_j exp(sum of log a over j+1..i) + (i == j) D      for j <= i
+//   y_i = exp(sum of log a from the first row to i) S C_i + sum_j scores[i, j] x_j
 //
-// with scores, before and after from ssm_scores.wgsl (D is in the scores). As y[p] needs no row of the state S [P, N]
-// but row p, one workgroup owns BLOCK rows of one head of one segment and holds them in registers: a lane has one quad
-// of n of KEEP rows. The first block of a head carries the state of the convolution. The gated norm of y, which needs
-// a head's whole y, is gated_norm.wgsl's.
+// where rows are those that one segment has of the chunk. Exponents are sums of log a <= 0 taken over the very rows they
+// span. One workgroup owns one head of them: it makes the scores, a lane 4 x 4 of them, keeps them in workgroup memory,
+// and makes y, a lane 8 rows of one quad of p. What is summed over, n, then n again, then j, goes through workgroup
+// memory 4 quads at a time; the loads of the next 4 are under way while these are multiplied. The gated norm of y is
+// gated_norm.wgsl's.
 //
-// Both sums of y are one matrix product of [scores | before C], CHUNK rows, with [x | S], BLOCK rows, in workgroup
-// memory.
-//
-// Floor: rows * heads * P * (CHUNK / 2 + 2 N) multiply-adds (512 x 32 x 64 x (8 + 128): 143 M, here 151 M).
+// Floor: rows * heads * (P * N + CHUNK / 2 * (P + N)) multiply-adds (512 x 32 x (16,384 + 8,192): 403 M; tiles on the
+// diagonal make it 450 M).
 
-override WG: u32;       // ROWS * QUADS, a multiple of BLOCK
-override QUADS: u32;    // head_dim / 4
-override CHUNK: u32;    // a multiple of 8
-override ROWS: u32;     // rows of S that the lanes hold one quad each of
-override KEEP: u32;     // rows of S that a lane has a quad of, at most 4
-override BLOCK: u32;    // ROWS * KEEP
-override OUTPUTS: u32;  // of y in a lane: CHUNK * BLOCK / WG rounded up, at most 16
-override PITCH: u32;    // quads from row to row of `left` and `right`: CHUNK / 4 + QUADS, made odd
-override LEFT: u32;     // CHUNK * PITCH
-override RIGHT: u32;    // BLOCK * PITCH
+override WG: u32;             // at least CHUNK / 8 * QUADS and (CHUNK / 4)^2
+override QUADS: u32;          // head_dim / 4
+override CHUNK: u32;          // 32 or 64
+override CHUNK_QUADS: u32;    // CHUNK / 4
+override LEFT_LOADS: u32;     // quads that a lane loads of 4 quads of CHUNK rows: 1 or 2
+override RIGHT_LOADS: u32;    // quads that a lane loads of 16 rows of QUADS: 1 to 4
+override SCORES: u32;         // quads of the scores: CHUNK * CHUNK_QUADS + CHUNK_QUADS
+override LEFT: u32;           // SCORES, and 4 quads of CHUNK rows of C, CHUNK_QUADS more so that rows do not share banks
+override RIGHT: u32;          // the same of B, or 16 rows of QUADS of S or x
+
+const SLAB: u32 = 4u;         // quads of what is summed over, in workgroup memory at once
 
 struct Params {
     head_dim: u32,
@@ -30,171 +32,340 @@ struct Params {
     xb_channels: u32,
     repeat: u32,
     sharers: u32,
-    in_stride: u32,      // of the in_proj rows
-    u_quads: u32,        // vec4 of a row of u
-    y_stride: u32,
+    in_stride: u32,   // of the in_proj rows
+    u_quads: u32,     // vec4 of a row of u
     heads: u32,
-    blocks: u32,         // of a head
+    y_quads: u32,     // vec4 of a row of y
 }
 
 @group(0) @binding(1) var<uniform> params: Params;
-@group(0) @binding(2) var<storage, read> zxbcdt: array<f32>;            // [rows, in_stride]
-@group(0) @binding(3) var<storage, read> u: array<vec4<f32>>;           // [rows, u_quads]
-@group(0) @binding(4) var<storage, read> scores: array<vec4<f32>>;      // [chunks, heads][CHUNK + 2, CHUNK / 4]
-@group(0) @binding(5) var<storage, read_write> state: array<vec4<f32>>; // [slots, state_quads]
-@group(0) @binding(6) var<storage, read_write> y: array<f32>;           // [rows, y_stride], before the norm
+@group(0) @binding(2) var<storage, read> zxbcdt: array<f32>;         // [rows, in_stride]
+@group(0) @binding(3) var<storage, read> u: array<vec4<f32>>;        // [rows, u_quads]
+@group(0) @binding(4) var<storage, read> heads: array<vec4<f32>>;    // [heads] (A_log, D, dt_bias, 0)
+@group(0) @binding(5) var<storage, read> states: array<vec4<f32>>;   // [chunks and segments, heads][N, P / 4]
+@group(0) @binding(6) var<storage, read_write> y: array<vec4<f32>>;  // [rows, y_quads], before the norm
 
-var<workgroup> left: array<vec4<f32>, LEFT>;    // [CHUNK, PITCH] scores | before C, then [CHUNK, QUADS] after B
-var<workgroup> right: array<vec4<f32>, RIGHT>;  // [BLOCK, PITCH] x | S
+// Row r of the scores begins at r * CHUNK_QUADS + r / 4, of C and B at r * SLAB + r / 4.
+var<workgroup> left: array<vec4<f32>, LEFT>;      // scores [CHUNK, CHUNK_QUADS], C [CHUNK, SLAB]
+var<workgroup> right: array<vec4<f32>, RIGHT>;    // B [CHUNK, SLAB]; S turned, or x, [4 SLAB, QUADS]
+var<workgroup> dts: array<vec4<f32>, CHUNK_QUADS>;
+var<workgroup> logs: array<vec4<f32>, CHUNK_QUADS>;  // log a
+
+// Rows lo to hi of the chunk that begins at row `base` of the step.
+struct Part {
+    base: u32,
+    lo: u32,
+    hi: u32,
+}
 
 @compute @workgroup_size(WG)
-fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
-    let head = wid.x / params.blocks;
-    let block = wid.x % params.blocks;
-    let segment = segment_at(wid.z);
-    let end = segment.first + segment.count;
-    let chunk_quads = CHUNK / 4u;
-    let x_at = head_channel(head, 0u) + block * BLOCK;
-    let b_quad = head_channel(head, 1u) / 4u;
-    let c_quad = head_channel(head, 2u) / 4u;
-
-    // The lane's share of the state, and its place in y.
-    let n = lid % QUADS;
-    let row = lid / QUADS;
-    let state_at = scan_quad(segment.slot, head, block * BLOCK + row) + n;
-    let p = lid % BLOCK;
-    let i_first = lid / BLOCK;
-
-    // Loops of as many turns as every chunk of a full step has, so that their loads are under way at once.
-    let width = chunk_quads + QUADS;
-    let left_loads = (CHUNK * width + WG - 1u) / WG;
-    let x_loads = (BLOCK * chunk_quads + WG - 1u) / WG;
-    let b_loads = (CHUNK * QUADS + WG - 1u) / WG;
-
-    var s: array<vec4<f32>, 4>;
-    for (var k = 0u; k < KEEP; k++) {
-        s[k] = state[state_at + k * ROWS * QUADS];
-    }
-    for (var chunk = segment.first / CHUNK; chunk * CHUNK < end; chunk++) {
-        let base = chunk * CHUNK;
-        let lo = max(base, segment.first) - base;
-        let hi = min(base + CHUNK, end) - base;
-        let scores_at = (chunk * params.heads + head) * (CHUNK + 2u) * chunk_quads;
-        let before_at = scores_at + CHUNK * chunk_quads;
-        let after_at = before_at + chunk_quads;
-
-        for (var k = 0u; k < left_loads; k++) {
-            let i = (k * WG + lid) / width;
-            let q = (k * WG + lid) % width;
-            if (i >= lo && i < hi) {
-                if (q < chunk_quads) {
-                    left[i * PITCH + q] = scores[scores_at + i * chunk_quads + q];
-                } else {
-                    let before = scores[before_at + i / 4u][i % 4u];
-                    left[i * PITCH + q] = before * u[(base + i) * params.u_quads + c_quad + q - chunk_quads];
-                }
-            }
-        }
-        // Four rows of x to a quad. What lies outside of the segment counts as 0.
-        for (var k = 0u; k < x_loads; k++) {
-            let q = (k * WG + lid) / BLOCK;
-            let channel = x_at + p;
-            var x = vec4<f32>(0.0);
-            for (var l = 0u; l < 4u; l++) {
-                let j = 4u * q + l;
-                if (j >= lo && j < hi) {
-                    x[l] = u[(base + j) * params.u_quads + channel / 4u][channel % 4u];
-                }
-            }
-            if (q < chunk_quads) {
-                right[p * PITCH + q] = x;
-            }
-        }
-        for (var k = 0u; k < KEEP; k++) {
-            right[(row + k * ROWS) * PITCH + chunk_quads + n] = s[k];
-        }
-        workgroupBarrier();
-
-        var sums: array<f32, 16>;
-        for (var k = 0u; k < OUTPUTS; k++) {
-            sums[k] = 0.0;
-        }
-        for (var q = lo / 4u; q < (hi + 3u) / 4u; q++) {
-            let x = right[p * PITCH + q];
-            for (var k = 0u; k < OUTPUTS; k++) {
-                sums[k] += dot(left[min(i_first + k * (WG / BLOCK), CHUNK - 1u) * PITCH + q], x);
-            }
-        }
-        for (var q = chunk_quads; q < width; q++) {
-            let x = right[p * PITCH + q];
-            for (var k = 0u; k < OUTPUTS; k++) {
-                sums[k] += dot(left[min(i_first + k * (WG / BLOCK), CHUNK - 1u) * PITCH + q], x);
-            }
-        }
-        for (var k = 0u; k < OUTPUTS; k++) {
-            let i = i_first + k * (WG / BLOCK);
-            if (i >= lo && i < hi) {
-                y[(base + i) * params.y_stride + head * params.head_dim + block * BLOCK + p] = sums[k];
-            }
-        }
-        workgroupBarrier();
-
-        // Whole quads of rows, as x has them: 0 times what nobody wrote might be NaN.
-        for (var k = 0u; k < b_loads; k++) {
-            let item = k * WG + lid;
-            let j = item / QUADS;
-            var b = vec4<f32>(0.0);
-            if (j >= lo && j < hi) {
-                b = scores[after_at + j / 4u][j % 4u] * u[(base + j) * params.u_quads + b_quad + n];
-            }
-            if (j < CHUNK) {
-                left[item] = b;
-            }
-        }
-        workgroupBarrier();
-
-        let decay = scores[before_at + (hi - 1u) / 4u][(hi - 1u) % 4u];
-        for (var k = 0u; k < KEEP; k++) {
-            s[k] *= decay;
-        }
-        for (var q = lo / 4u; q < (hi + 3u) / 4u; q++) {
-            let b0 = left[4u * q * QUADS + n];
-            let b1 = left[(4u * q + 1u) * QUADS + n];
-            let b2 = left[(4u * q + 2u) * QUADS + n];
-            let b3 = left[(4u * q + 3u) * QUADS + n];
-            for (var k = 0u; k < KEEP; k++) {
-                let x = right[(row + k * ROWS) * PITCH + q];
-                s[k] += x.x * b0 + x.y * b1 + x.z * b2 + x.w * b3;
-            }
-        }
-        workgroupBarrier();
-    }
-    if (row_at(segment.first).live) {
-        for (var k = 0u; k < KEEP; k++) {
-            state[state_at + k * ROWS * QUADS] = s[k];
-        }
-        if (block == 0u) {
-            carry_conv(segment, head, lid);
+fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+        @builtin(local_invocation_index) lid: u32) {
+    let item = wid.y * groups.x + wid.x;
+    let number = item / params.heads;
+    if (number < step_segments()) {
+        let segment = segment_at(number);
+        let base = wid.z * CHUNK;
+        let end = segment.first + segment.count;
+        if (segment.first < base + CHUNK && end > base) {
+            let part = Part(base, max(base, segment.first) - base, min(base + CHUNK, end) - base);
+            head_of_part(part, item % params.heads, (wid.z + number) * params.heads + item % params.heads, lid);
         }
     }
 }
 
-// Carries the head's part of the convolution's state over the segment.
-fn carry_conv(segment: Segment, head: u32, lid: u32) {
-    for (var c = lid; c < 3u * params.head_dim; c += WG) {
-        let part = c / params.head_dim;
-        let taps = taps_quad(segment.slot, head, part) + c % params.head_dim;
-        let input = head_input(head, part) + c % params.head_dim;
-        let old = state[taps];
-        var next = vec4<f32>(0.0);
-        for (var i = 0u; i < 4u; i++) {
-            // Input i of the last four is row count - 4 + i of the segment, or an older tap.
-            if (segment.count + i >= 4u) {
-                next[i] = zxbcdt[(segment.first + segment.count + i - 4u) * params.in_stride + input];
-            } else {
-                next[i] = old[segment.count + i];
+fn head_of_part(part: Part, head: u32, state: u32, lid: u32) {
+    let x_quad = head_channel(head, 0u) / 4u;
+    let b_quad = head_channel(head, 1u) / 4u;
+    let c_quad = head_channel(head, 2u) / 4u;
+    let state_at = state * params.head_dim * QUADS;
+    let slabs = (QUADS + SLAB - 1u) / SLAB;
+    let per_head = heads[head];
+
+    var l0 = line_quad(part, c_quad, 0u, lid);
+    var r0 = line_quad(part, b_quad, 0u, lid);
+    var l1 = vec4<f32>(0.0);
+    var r1 = vec4<f32>(0.0);
+    var r2 = vec4<f32>(0.0);
+    var r3 = vec4<f32>(0.0);
+    if (LEFT_LOADS > 1u) {
+        l1 = line_quad(part, c_quad, 0u, lid + WG);
+        r1 = line_quad(part, b_quad, 0u, lid + WG);
+    }
+    if (lid < CHUNK_QUADS) {
+        let row = 4u * lid;
+        let dt = vec4<f32>(time_step(part, head, per_head.z, row), time_step(part, head, per_head.z, row + 1u),
+                           time_step(part, head, per_head.z, row + 2u), time_step(part, head, per_head.z, row + 3u));
+        dts[lid] = dt;
+        logs[lid] = -exp(per_head.x) * dt;
+    }
+
+    // Scores: quads of rows by quads of columns. The 32 lanes of a subgroup have 4 x 8 of them, so that some subgroups
+    // lie above the diagonal with all of their lanes.
+    let block = lid / 32u;
+    let across = CHUNK_QUADS / 8u;
+    let i = block / across * 4u + lid % 32u / 8u;
+    let j = block % across * 8u + lid % 8u;
+    let is_score = i < CHUNK_QUADS;
+    var s0 = vec4<f32>(0.0);
+    var s1 = vec4<f32>(0.0);
+    var s2 = vec4<f32>(0.0);
+    var s3 = vec4<f32>(0.0);
+    for (var slab = 0u; slab < slabs; slab++) {
+        workgroupBarrier();
+        store_line(SCORES, lid, l0);
+        store_right_line(lid, r0);
+        if (LEFT_LOADS > 1u) {
+            store_line(SCORES, lid + WG, l1);
+            store_right_line(lid + WG, r1);
+        }
+        workgroupBarrier();
+        if (slab + 1u < slabs) {
+            l0 = line_quad(part, c_quad, slab + 1u, lid);
+            r0 = line_quad(part, b_quad, slab + 1u, lid);
+            if (LEFT_LOADS > 1u) {
+                l1 = line_quad(part, c_quad, slab + 1u, lid + WG);
+                r1 = line_quad(part, b_quad, slab + 1u, lid + WG);
+            }
+        } else {
+            // The first ones of y.
+            l0 = line_quad(part, c_quad, 0u, lid);
+            if (LEFT_LOADS > 1u) {
+                l1 = line_quad(part, c_quad, 0u, lid + WG);
+            }
+            r0 = state_quad(state_at, 0u, lid);
+            if (RIGHT_LOADS > 1u) {
+                r1 = state_quad(state_at, 0u, lid + WG);
+            }
+            if (RIGHT_LOADS > 2u) {
+                r2 = state_quad(state_at, 0u, lid + 2u * WG);
+                r3 = state_quad(state_at, 0u, lid + 3u * WG);
             }
         }
-        state[taps] = next;
+        if (is_score && j <= i) {
+            let c_at = SCORES + 4u * i * SLAB + i;
+            let b_at = 4u * j * SLAB + j;
+            for (var q = 0u; q < SLAB; q++) {
+                let b = transpose(mat4x4<f32>(right[b_at + q], right[b_at + SLAB + q], right[b_at + 2u * SLAB + q],
+                                              right[b_at + 3u * SLAB + q]));
+                s0 = sum_of(s0, left[c_at + q], b[0], b[1], b[2], b[3]);
+                s1 = sum_of(s1, left[c_at + SLAB + q], b[0], b[1], b[2], b[3]);
+                s2 = sum_of(s2, left[c_at + 2u * SLAB + q], b[0], b[1], b[2], b[3]);
+                s3 = sum_of(s3, left[c_at + 3u * SLAB + q], b[0], b[1], b[2], b[3]);
+            }
+        }
+    }
+    if (is_score) {
+        if (j < i) {
+            var between = 0.0;
+            for (var q = j + 1u; q < i; q++) {
+                let l = logs[q];
+                between += (l.x + l.y) + (l.z + l.w);
+            }
+            let dt = dts[j];
+            let before = logs[j];
+            let own = logs[i];
+            let head_part = vec4<f32>(before.y + (before.z + before.w), before.z + before.w, before.w, 0.0) + between;
+            s0 *= dt * exp(head_part + own.x);
+            s1 *= dt * exp(head_part + (own.x + own.y));
+            s2 *= dt * exp(head_part + (own.x + own.y + own.z));
+            s3 *= dt * exp(head_part + ((own.x + own.y) + (own.z + own.w)));
+        } else if (j == i) {
+            // On the diagonal; above it 0, whatever was computed there.
+            let l = logs[i];
+            let own = vec4<f32>(s0.x, s1.y, s2.z, s3.w) * dts[i] + per_head.y;
+            s0 = vec4<f32>(own.x, 0.0, 0.0, 0.0);
+            s1 = vec4<f32>(s1.x * dts[i].x * exp(l.y), own.y, 0.0, 0.0);
+            s2 = vec4<f32>(s2.xy * dts[i].xy * exp(vec2<f32>(l.y + l.z, l.z)), own.z, 0.0);
+            s3 = vec4<f32>(s3.xyz * dts[i].xyz * exp(vec3<f32>(l.y + (l.z + l.w), l.z + l.w, l.w)), own.w);
+        }
+        let to = 4u * i * CHUNK_QUADS + i + j;
+        left[to] = s0;
+        left[to + CHUNK_QUADS] = s1;
+        left[to + 2u * CHUNK_QUADS] = s2;
+        left[to + 3u * CHUNK_QUADS] = s3;
+    }
+
+    // y: first C S, which the decays then scale, then scores x.
+    let p = lid % QUADS;
+    let group = lid / QUADS;
+    let row = 8u * group;
+    let is_y = row < CHUNK && row < part.hi && row + 8u > part.lo;
+    let x_first = part.lo / (4u * SLAB);
+    let turns = slabs + (part.hi + 4u * SLAB - 1u) / (4u * SLAB) - x_first;
+    var y0 = vec4<f32>(0.0);
+    var y1 = vec4<f32>(0.0);
+    var y2 = vec4<f32>(0.0);
+    var y3 = vec4<f32>(0.0);
+    var y4 = vec4<f32>(0.0);
+    var y5 = vec4<f32>(0.0);
+    var y6 = vec4<f32>(0.0);
+    var y7 = vec4<f32>(0.0);
+    for (var turn = 0u; turn < turns; turn++) {
+        workgroupBarrier();
+        if (turn < slabs) {
+            store_line(SCORES, lid, l0);
+            if (LEFT_LOADS > 1u) {
+                store_line(SCORES, lid + WG, l1);
+            }
+        }
+        store_right(lid, r0);
+        if (RIGHT_LOADS > 1u) {
+            store_right(lid + WG, r1);
+        }
+        if (RIGHT_LOADS > 2u) {
+            store_right(lid + 2u * WG, r2);
+            store_right(lid + 3u * WG, r3);
+        }
+        workgroupBarrier();
+        let next = turn + 1u;
+        if (next < slabs) {
+            l0 = line_quad(part, c_quad, next, lid);
+            if (LEFT_LOADS > 1u) {
+                l1 = line_quad(part, c_quad, next, lid + WG);
+            }
+            r0 = state_quad(state_at, next, lid);
+            if (RIGHT_LOADS > 1u) {
+                r1 = state_quad(state_at, next, lid + WG);
+            }
+            if (RIGHT_LOADS > 2u) {
+                r2 = state_quad(state_at, next, lid + 2u * WG);
+                r3 = state_quad(state_at, next, lid + 3u * WG);
+            }
+        } else if (next < turns) {
+            let slab = x_first + next - slabs;
+            r0 = row_quad(part, x_quad, slab, lid);
+            if (RIGHT_LOADS > 1u) {
+                r1 = row_quad(part, x_quad, slab, lid + WG);
+            }
+            if (RIGHT_LOADS > 2u) {
+                r2 = row_quad(part, x_quad, slab, lid + 2u * WG);
+                r3 = row_quad(part, x_quad, slab, lid + 3u * WG);
+            }
+        }
+
+        var at = SCORES + row * SLAB + 2u * group;
+        var pitch = SLAB;
+        var is_summed = is_y;
+        if (turn >= slabs) {
+            let slab = x_first + turn - slabs;
+            at = row * CHUNK_QUADS + 2u * group + slab * SLAB;
+            pitch = CHUNK_QUADS;
+            is_summed = is_y && slab * 4u * SLAB < row + 8u;
+        }
+        if (turn == slabs && is_y) {
+            var sum = 0.0;
+            for (var q = 0u; q < 2u * group; q++) {
+                let l = logs[q];
+                sum += (l.x + l.y) + (l.z + l.w);
+            }
+            let a = logs[2u * group];
+            let b = logs[2u * group + 1u];
+            let sums = sum + vec4<f32>(a.x, a.x + a.y, a.x + a.y + a.z, (a.x + a.y) + (a.z + a.w));
+            let low = exp(sums);
+            let high = exp(sums.w + vec4<f32>(b.x, b.x + b.y, b.x + b.y + b.z, (b.x + b.y) + (b.z + b.w)));
+            y0 *= low.x;
+            y1 *= low.y;
+            y2 *= low.z;
+            y3 *= low.w;
+            y4 *= high.x;
+            y5 *= high.y;
+            y6 *= high.z;
+            y7 *= high.w;
+        }
+        if (is_summed) {
+            for (var q = 0u; q < SLAB; q++) {
+                let l = at + q;
+                let v0 = right[4u * q * QUADS + p];
+                let v1 = right[(4u * q + 1u) * QUADS + p];
+                let v2 = right[(4u * q + 2u) * QUADS + p];
+                let v3 = right[(4u * q + 3u) * QUADS + p];
+                y0 = sum_of(y0, left[l], v0, v1, v2, v3);
+                y1 = sum_of(y1, left[l + pitch], v0, v1, v2, v3);
+                y2 = sum_of(y2, left[l + 2u * pitch], v0, v1, v2, v3);
+                y3 = sum_of(y3, left[l + 3u * pitch], v0, v1, v2, v3);
+                y4 = sum_of(y4, left[l + 4u * pitch + 1u], v0, v1, v2, v3);
+                y5 = sum_of(y5, left[l + 5u * pitch + 1u], v0, v1, v2, v3);
+                y6 = sum_of(y6, left[l + 6u * pitch + 1u], v0, v1, v2, v3);
+                y7 = sum_of(y7, left[l + 7u * pitch + 1u], v0, v1, v2, v3);
+            }
+        }
+    }
+    if (is_y) {
+        let q = head * QUADS + p;
+        store_row(part, row, q, y0);
+        store_row(part, row + 1u, q, y1);
+        store_row(part, row + 2u, q, y2);
+        store_row(part, row + 3u, q, y3);
+        store_row(part, row + 4u, q, y4);
+        store_row(part, row + 5u, q, y5);
+        store_row(part, row + 6u, q, y6);
+        store_row(part, row + 7u, q, y7);
+    }
+}
+
+// sum + v a, as a chain of multiply-adds.
+fn sum_of(sum: vec4<f32>, v: vec4<f32>, a: vec4<f32>, b: vec4<f32>, c: vec4<f32>, d: vec4<f32>) -> vec4<f32> {
+    return sum + v.x * a + v.y * b + v.z * c + v.w * d;
+}
+
+fn time_step(part: Part, head: u32, bias: f32, row: u32) -> f32 {
+    if (row >= part.lo && row < part.hi) {
+        return softplus(zxbcdt[(part.base + row) * params.in_stride + dt_column(head)] + bias);
+    }
+    return 0.0;
+}
+
+// What lies outside of the segment counts as 0: it may be another slot's infinity, or memory nobody wrote.
+
+// Of SLAB quads of each row of the chunk, number `item`.
+fn line_quad(part: Part, quad: u32, slab: u32, item: u32) -> vec4<f32> {
+    let row = item / SLAB;
+    let q = slab * SLAB + item % SLAB;
+    if (row >= part.lo && row < part.hi && q < QUADS) {
+        return u[(part.base + row) * params.u_quads + quad + q];
+    }
+    return vec4<f32>(0.0);
+}
+
+// Of 4 SLAB whole rows, number `item`.
+fn row_quad(part: Part, quad: u32, slab: u32, item: u32) -> vec4<f32> {
+    let row = 4u * SLAB * slab + item / QUADS;
+    if (row >= part.lo && row < part.hi) {
+        return u[(part.base + row) * params.u_quads + quad + item % QUADS];
+    }
+    return vec4<f32>(0.0);
+}
+
+// Of 4 SLAB rows n of the turned state, number `item`.
+fn state_quad(state_at: u32, slab: u32, item: u32) -> vec4<f32> {
+    let q = 4u * SLAB * slab * QUADS + item;
+    if (q < 4u * QUADS * QUADS) {
+        return states[state_at + q];
+    }
+    return vec4<f32>(0.0);
+}
+
+fn store_line(first: u32, item: u32, v: vec4<f32>) {
+    if (item < CHUNK * SLAB) {
+        left[first + item + item / (4u * SLAB)] = v;
+    }
+}
+
+fn store_right_line(item: u32, v: vec4<f32>) {
+    if (item < CHUNK * SLAB) {
+        right[item + item / (4u * SLAB)] = v;
+    }
+}
+
+fn store_right(item: u32, v: vec4<f32>) {
+    if (item < 4u * SLAB * QUADS) {
+        right[item] = v;
+    }
+}
+
+fn store_row(part: Part, row: u32, q: u32, v: vec4<f32>) {
+    if (row >= part.lo && row < part.hi) {
+        y[(part.base + row) * params.y_quads + q] = v;
     }
 }

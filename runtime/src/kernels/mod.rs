@@ -27,8 +27,8 @@ pub mod sample;
 pub mod ssm_chunk;
 pub mod ssm_conv;
 pub mod ssm_scan;
-pub mod ssm_scores;
 pub mod ssm_shape;
+pub mod ssm_states;
 
 pub use matrix::Matrix;
 

@@ -9,8 +9,8 @@ use crate::kernels::product::{Epilogue, Norm, Product};
 use crate::kernels::ssm_chunk::SsmChunk;
 use crate::kernels::ssm_conv::SsmConv;
 use crate::kernels::ssm_scan::SsmScan;
-use crate::kernels::ssm_scores::SsmScores;
 use crate::kernels::ssm_shape::{SsmRows, SsmShape};
+use crate::kernels::ssm_states::SsmStates;
 use crate::kernels::{Matrix, Target};
 
 /// The numbers its kernels need.
@@ -77,8 +77,8 @@ impl Mamba2 {
         let mut all = in_proj.dispatches(&format!("{label}.in_proj"), pass.width, target);
         let y_codes = pass.codes(work, SsmScan::can_code(s, target));
         if pass.is_chunked() {
-            // Many rows of a slot: by chunks, whose products do not wait for the state.
-            let (step, scores) = (&work.step, &work.scores);
+            // Many rows of a slot: by chunks, whose states are made first, so that none waits for another.
+            let (step, heads, states) = (&work.step, &self.heads, &work.chunk_states);
             let u = work.u.strided(s.channels());
             let rows = SsmRows {
                 step,
@@ -101,8 +101,8 @@ impl Mamba2 {
             };
             all.extend([
                 conv.dispatch(label, target),
-                SsmScores { rows, heads: &self.heads, scores }.dispatch(label, target),
-                SsmChunk { rows, scores, state, y: y.buffer, y_stride: y.stride }.dispatch(label, target),
+                SsmStates { rows, heads, state, states }.dispatch(label, target),
+                SsmChunk { rows, heads, states, y: y.buffer, y_stride: y.stride }.dispatch(label, target),
                 norm.dispatch(label, target),
             ]);
         } else {

@@ -155,7 +155,7 @@ impl Plan {
             tensors.matrix("lm_head.weight", config.vocab_size, hidden)
         };
 
-        let work = Work::new(config, &options);
+        let work = Work::new(config, &options, &limits);
         let state = State::new(config, &options);
         let request = Buffer::new("request", work.step.size(), Purpose::Control);
         let sample = SampleBuffers::new(options.slots as usize, options.logit_rows as usize);

@@ -2,14 +2,14 @@
 
 use super::PlanOptions;
 use crate::config::{Layer, ModelConfig};
-use crate::gpu::{Buffer, Purpose};
+use crate::gpu::{Buffer, Limits, Purpose};
 use crate::kernels::Matrix;
 use crate::kernels::coded;
 use crate::kernels::half_rows;
 use crate::kernels::mla_attend::Spans;
 use crate::kernels::product::{Epilogue, Norm, Product, Scratch};
 use crate::kernels::rmsnorm::Columns;
-use crate::kernels::ssm_scores::SsmScores;
+use crate::kernels::ssm_states::SsmStates;
 
 /// Activations of a step: row-major f32, row strides padded to 32.
 #[derive(Debug, Clone)]
@@ -30,8 +30,8 @@ pub struct Work {
     pub wide: Rows,
     /// Convolved [x | B | C].
     pub u: Rows,
-    /// Of the chunked scan.
-    pub scores: Buffer,
+    /// What enters the chunks of the chunked scan.
+    pub chunk_states: Buffer,
     /// Output of the heads, before out_proj.
     pub heads: Rows,
     /// silu(gate) * up.
@@ -78,11 +78,11 @@ impl Rows {
 }
 
 impl Work {
-    pub fn new(config: &ModelConfig, options: &PlanOptions) -> Self {
+    pub fn new(config: &ModelConfig, options: &PlanOptions, limits: &Limits) -> Self {
         let rows = options.max_rows as usize;
         let mut most = Most::default();
         for layer in &config.layers {
-            most.take(layer, options);
+            most.take(layer, options, limits);
         }
         let make = |label: &str, width: usize| Rows::new(label, rows, width);
         let f32s = |label: &str, count: usize| Buffer::new(label, 4 * count as u64, Purpose::Activations);
@@ -99,7 +99,7 @@ impl Work {
             half: f32s("half", if halves { half_rows::bytes(options.max_rows, widest) as usize / 4 } else { 0 }),
             wide: make("wide", most.wide),
             u: make("u", most.u),
-            scores: f32s("scores", most.scores),
+            chunk_states: f32s("chunk_states", most.chunk_states),
             heads: make("heads", most.heads),
             act: make("act", config.intermediate_size),
             q: make("q", most.q),
@@ -143,7 +143,7 @@ impl Work {
             self.x_codes.clone(),
             self.codes.clone(),
             self.half.clone(),
-            self.scores.clone(),
+            self.chunk_states.clone(),
             self.query.clone(),
             self.sums.clone(),
             self.weights.clone(),
@@ -158,7 +158,7 @@ struct Most {
     n: usize,
     wide: usize,
     u: usize,
-    scores: usize,
+    chunk_states: usize,
     heads: usize,
     q: usize,
     latent: usize,
@@ -168,14 +168,16 @@ struct Most {
 }
 
 impl Most {
-    fn take(&mut self, layer: &Layer, options: &PlanOptions) {
+    fn take(&mut self, layer: &Layer, options: &PlanOptions, limits: &Limits) {
         let up = |most: &mut usize, v: usize| *most = (*most).max(v);
         match layer {
             Layer::Mamba2(m) => {
                 let shape = super::mamba2::shape(m);
                 up(&mut self.wide, shape.in_proj());
                 up(&mut self.u, shape.channels());
-                up(&mut self.scores, SsmScores::words(shape, options.max_rows as usize));
+                let (rows, slots) = (options.max_rows as usize, options.slots as usize);
+                let words = if options.plain { 0 } else { SsmStates::words(shape, rows, slots, limits) };
+                up(&mut self.chunk_states, words);
                 up(&mut self.heads, shape.d_inner);
             }
             Layer::Mla(m) => {

@@ -5,6 +5,7 @@ use crate::config::{Layer, ModelConfig};
 use crate::gpu::{Buffer, Purpose};
 use crate::kernels::Matrix;
 use crate::kernels::half_rows;
+use crate::kernels::matmul_coop;
 use crate::kernels::mla_attend::Spans;
 use crate::kernels::product::{Epilogue, Norm, Product, Scratch};
 use crate::kernels::rmsnorm::Columns;
@@ -24,6 +25,8 @@ pub struct Work {
     pub scales: Buffer,
     /// The same in f16, where there are cooperative matrices.
     pub half: Buffer,
+    /// Sums of parts of k, where a product on cooperative matrices has few tiles.
+    pub parts: Buffer,
     /// in_proj's [z | x | B | C | dt], or MLA's [q_a | latent | k_pe].
     pub wide: Rows,
     /// Convolved [x | B | C].
@@ -94,6 +97,7 @@ impl Work {
             codes: f32s("codes", if halves { 0 } else { rows * widest / 4 }),
             scales: f32s("scales", if halves { 0 } else { rows * widest / 32 }),
             half: f32s("half", if halves { half_rows::bytes(options.max_rows, widest) as usize / 4 } else { 0 }),
+            parts: f32s("parts", options.cooperative.map_or(0, |m| matmul_coop::parts_bytes(m, widest) as usize / 4)),
             wide: make("wide", most.wide),
             u: make("u", most.u),
             scores: f32s("scores", most.scores),
@@ -117,7 +121,13 @@ impl Work {
         y: Columns<'a>,
         epilogue: Epilogue,
     ) -> Product<'a> {
-        let scratch = Scratch { rows: self.n.all(), codes: &self.codes, scales: &self.scales, half: &self.half };
+        let scratch = Scratch {
+            rows: self.n.all(),
+            codes: &self.codes,
+            scales: &self.scales,
+            half: &self.half,
+            parts: &self.parts,
+        };
         Product { step: &self.step, x, norm, weight, y, epilogue, logit_rows: false, scratch }
     }
 
@@ -129,6 +139,7 @@ impl Work {
             self.codes.clone(),
             self.scales.clone(),
             self.half.clone(),
+            self.parts.clone(),
             self.scores.clone(),
             self.query.clone(),
             self.sums.clone(),

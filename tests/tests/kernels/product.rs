@@ -3,6 +3,7 @@
 use zebra_runtime::gpu::Gpu;
 use zebra_runtime::kernels::Target;
 use zebra_runtime::kernels::half_rows;
+use zebra_runtime::kernels::matmul_coop;
 use zebra_runtime::kernels::product::{Epilogue, Norm, Product, Scratch, Width};
 use zebra_runtime::kernels::rmsnorm::Columns;
 use zebra_runtime::weights::WeightFormat;
@@ -33,6 +34,8 @@ pub struct Case {
     pub norm: bool,
     /// On cooperative matrices, where the adapter has them.
     pub cooperative: bool,
+    /// There, k is so long for so few tiles that it is walked in parts.
+    pub parts: bool,
 }
 
 impl Case {
@@ -58,6 +61,7 @@ impl Default for Case {
             logit_rows: false,
             norm: false,
             cooperative: false,
+            parts: false,
         }
     }
 }
@@ -160,6 +164,7 @@ impl Data {
             plain: case.plain,
             cooperative,
             limits: case.cut.limits(target.limits, case.format, case.n, case.k),
+            slots: if case.width == Width::Batch { case.rows as u32 } else { target.slots },
             ..target
         };
         let step = if case.logit_rows {
@@ -172,6 +177,7 @@ impl Data {
         let gain = bench.floats("gain", &self.gain);
         let stride = case.k.next_multiple_of(32);
         let rows = bench.floats("scratch", &vec![0.0; case.rows * stride]);
+        let parts = cooperative.map_or(0, |matrices| matmul_coop::parts_bytes(matrices, case.k) as usize / 4);
         let dispatches = Product {
             step: &bench.step(&step, MAX_ROWS),
             x: Columns { buffer: &bench.floats("x", &self.x), stride: self.x_stride, offset: self.x_offset },
@@ -185,6 +191,7 @@ impl Data {
                 codes: &bench.words("codes", &vec![0; case.rows * stride / 4]),
                 scales: &bench.floats("scales", &vec![0.0; case.rows * stride / 32]),
                 half: &bench.words("half", &vec![0; half_rows::bytes(MAX_ROWS, case.k) as usize / 4]),
+                parts: &bench.output("parts", parts),
             },
         }
         .dispatches("test", case.width, target);
@@ -193,10 +200,13 @@ impl Data {
             Cut::PiecesAndDispatches => 2,
             Cut::Dispatches => 3,
         };
-        let prepared =
-            usize::from((case.norm || case.rounds() || case.cooperative) && case.width == Width::Wide && !case.plain);
-        if dispatches.len() != products + prepared {
-            return Err(format!("{} dispatches, {products} and {prepared} are expected", dispatches.len()));
+        let prepared = usize::from(
+            (case.norm || case.rounds() || case.cooperative) && case.width.is_tiled() && !case.plain,
+        );
+        let together = if case.parts { products } else { 0 };
+        if dispatches.len() != prepared + products + together {
+            let found = dispatches.len();
+            return Err(format!("{found} dispatches, {prepared} + {products} + {together} are expected"));
         }
         bench.run(&dispatches, shape_of(&step))?;
         Ok(bench.read(&y))

@@ -265,16 +265,24 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: ve
     }
 
     if (EPILOGUE == PARTS) {
-        let to = part * params.part_stride + (r0 + m0) * params.y_stride + item * OUTPUTS + n0;
-        let below = to + SIDE * params.y_stride;
-        coopStoreT(c00, &y[to], params.y_stride);
-        coopStoreT(c01, &y[to + SIDE], params.y_stride);
-        coopStoreT(c02, &y[to + 2u * SIDE], params.y_stride);
-        coopStoreT(c03, &y[to + 3u * SIDE], params.y_stride);
-        coopStoreT(c10, &y[below], params.y_stride);
-        coopStoreT(c11, &y[below + SIDE], params.y_stride);
-        coopStoreT(c12, &y[below + 2u * SIDE], params.y_stride);
-        coopStoreT(c13, &y[below + 3u * SIDE], params.y_stride);
+        // naga wants names for what a store is told.
+        let stride = params.y_stride;
+        let to00 = part * params.part_stride + (r0 + m0) * stride + item * OUTPUTS + n0;
+        let to01 = to00 + SIDE;
+        let to02 = to01 + SIDE;
+        let to03 = to02 + SIDE;
+        let to10 = to00 + SIDE * stride;
+        let to11 = to10 + SIDE;
+        let to12 = to11 + SIDE;
+        let to13 = to12 + SIDE;
+        coopStoreT(c00, &y[to00], stride);
+        coopStoreT(c01, &y[to01], stride);
+        coopStoreT(c02, &y[to02], stride);
+        coopStoreT(c03, &y[to03], stride);
+        coopStoreT(c10, &y[to10], stride);
+        coopStoreT(c11, &y[to11], stride);
+        coopStoreT(c12, &y[to12], stride);
+        coopStoreT(c13, &y[to13], stride);
         return;
     }
 

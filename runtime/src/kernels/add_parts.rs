@@ -42,8 +42,15 @@ impl AddParts<'_> {
         assert_words(self.x, 4 * u64::from(target.max_rows), label);
         let part = u64::from(self.rows) * u64::from(self.stride);
         assert_words(self.parts, u64::from(self.splits) * part, label);
-        let params =
-            [self.n as u32, self.splits, self.stride / 4, part as u32 / 4, self.y.stride as u32, self.y.offset as u32];
+        let params = [
+            self.n as u32,
+            self.splits,
+            self.stride / 4,
+            part as u32 / 4,
+            self.n as u32 / 4,
+            self.y.stride as u32,
+            self.y.offset as u32,
+        ];
         let constants = target.constants(vec![("WG", f64::from(LANES)), ("EPILOGUE", f64::from(self.epilogue as u8))]);
         let workgroups = (self.n as u32).div_ceil(4 * LANES);
         let rows = if self.logit_rows { Extent::LogitRows { per: 1 } } else { Extent::Rows { per: 1 } };

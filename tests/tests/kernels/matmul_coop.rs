@@ -86,9 +86,9 @@ fn matmul_coop_released_widths() {
             _ => Epilogue::Store,
         };
         let format = FORMATS[3 - i % 2];
-        let case = Case { format, n: n.min(132), k, rows: 9, epilogue, parts: true, ..Case::default() };
+        let case = Case { format, n: n.min(136), k, rows: 9, epilogue, parts: true, ..Case::default() };
         cases.push(case);
-        cases.push(Case { format: FORMATS[i % 4], rows: 66, n: n.min(66), ..case });
+        cases.push(Case { format: FORMATS[i % 4], rows: 66, n: n.min(72), ..case });
     }
     table_if_offered("matmul_coop, released widths", cases);
 }
@@ -137,7 +137,7 @@ fn matmul_coop_parts_of_k() {
     // Parts of 8 blocks of 64 or more, of one length or not; the last block whole or not; k no multiple of 32.
     let lengths = [1024, 1088, 1344, 1600, 1700, 4096];
     for (i, k) in lengths.into_iter().enumerate() {
-        for (j, (n, rows)) in [(64, 48), (200, 33), (13, 48), (130, 70)].into_iter().enumerate() {
+        for (j, (n, rows)) in [(64usize, 48), (200, 33), (13, 48), (130, 70)].into_iter().enumerate() {
             // SwiGLU takes outputs by fours.
             let n = if i % 3 == 2 { n.next_multiple_of(4) } else { n };
             cases.push(Case { width: Width::Batch, parts: true, ..varied(4 * i + j, n, k, rows) });

@@ -200,9 +200,8 @@ impl Data {
             Cut::PiecesAndDispatches => 2,
             Cut::Dispatches => 3,
         };
-        let prepared = usize::from(
-            (case.norm || case.rounds() || case.cooperative) && case.width.is_tiled() && !case.plain,
-        );
+        let prepared =
+            usize::from((case.norm || case.rounds() || case.cooperative) && case.width.is_tiled() && !case.plain);
         let together = if case.parts { products } else { 0 };
         if dispatches.len() != prepared + products + together {
             let found = dispatches.len();

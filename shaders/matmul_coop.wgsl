@@ -9,6 +9,8 @@
 // sixth and seventh: so a q4 word comes apart into pairs.
 //
 // STORE: y = sum. ADD: y += sum (the residual). SWIGLU: W is [gate; up], y = silu(gate) * up, half as many outputs.
+// PARTS: where there are few tiles, SPLITS workgroups share one, each of which walks a part of k and leaves its sums as
+// they are for add_parts.wgsl: y is [SPLITS, rows in whole tiles, y_stride].
 
 struct Params {
     n: u32,            // outputs: rows of W, in SWIGLU half of them
@@ -17,6 +19,7 @@ struct Params {
     y_stride: u32,
     y_offset: u32,     // of this part of W, where an adapter's limits cut it
     counter: u32,      // which of the step's counts is the number of rows: 0 rows, 2 logit rows
+    part_stride: u32,  // of y in PARTS
 }
 
 struct Oct {
@@ -31,7 +34,9 @@ struct Oct {
 const STORE: u32 = 0u;
 const ADD: u32 = 1u;
 const SWIGLU: u32 = 2u;
+const PARTS: u32 = 3u;
 override EPILOGUE: u32 = 0u;
+override SPLITS: u32 = 1u; // parts of k
 
 override LANES: u32;       // of a subgroup: SIDE * SIDE / PER_LANE
 override SUBGROUPS_M: u32; // along the rows
@@ -73,10 +78,98 @@ fn output_row(item: u32, c: u32) -> u32 {
 struct Place {
     item: u32,
     r0: u32,   // row of the tile's first line
+    rows: u32, // of x
     m0: u32,   // first line of the subgroup's matrices
     n0: u32,   // and their first column
     mine: u32, // of the subgroup's matrix in `sums`
     lane: u32,
+    lid: u32,
+}
+
+// What a lane carries of a block from memory to the tiles. Named: an array that a loop indexes would lie in memory, and
+// what goes there is waited for at once.
+struct Carried {
+    x0: Oct,
+    x1: Oct,
+    x2: Oct,
+    x3: Oct,
+    x4: Oct,
+    x5: Oct,
+    x6: Oct,
+    x7: Oct,
+    w0: Group,
+    w1: Group,
+    w2: Group,
+    w3: Group,
+}
+
+fn ask_x(i: u32, block: u32, place: Place) -> Oct {
+    let at = place.lid + i * WG;
+    let row = min(place.r0 + at / BLOCK_OCTS, place.rows - 1u);
+    return x[MAX_ROWS + row * params.x_octs + block * BLOCK_OCTS + at % BLOCK_OCTS];
+}
+
+// A group past the row's end is read from its last: x is zero there.
+fn ask_w(i: u32, block: u32, place: Place) -> Group {
+    let at = place.lid + i * WG;
+    let group = min(block * BLOCK_GROUPS + at % BLOCK_GROUPS, params.groups - 1u);
+    return group_at(output_row(place.item, at / BLOCK_GROUPS) * params.groups + group);
+}
+
+fn ask(block: u32, place: Place) -> Carried {
+    var c: Carried;
+    c.w0 = ask_w(0u, block, place);
+    if (GROUPS_PER_LANE > 1u) {
+        c.w1 = ask_w(1u, block, place);
+    }
+    if (GROUPS_PER_LANE > 2u) {
+        c.w2 = ask_w(2u, block, place);
+        c.w3 = ask_w(3u, block, place);
+    }
+    c.x0 = ask_x(0u, block, place);
+    c.x1 = ask_x(1u, block, place);
+    c.x2 = ask_x(2u, block, place);
+    c.x3 = ask_x(3u, block, place);
+    if (OCTS_PER_LANE > 4u) {
+        c.x4 = ask_x(4u, block, place);
+        c.x5 = ask_x(5u, block, place);
+        c.x6 = ask_x(6u, block, place);
+        c.x7 = ask_x(7u, block, place);
+    }
+    return c;
+}
+
+fn keep_x(i: u32, oct: Oct, lid: u32) {
+    let at = lid + i * WG;
+    let to = at / BLOCK_OCTS * STRIDE + at % BLOCK_OCTS * 2u;
+    tiles[to] = oct.low;
+    tiles[to + 1u] = oct.high;
+}
+
+fn keep_w(i: u32, group: Group, lid: u32) {
+    let at = lid + i * WG;
+    put_group((ROWS + at / BLOCK_GROUPS) * STRIDE + at % BLOCK_GROUPS * 8u, group);
+}
+
+fn keep(c: Carried, lid: u32) {
+    keep_x(0u, c.x0, lid);
+    keep_x(1u, c.x1, lid);
+    keep_x(2u, c.x2, lid);
+    keep_x(3u, c.x3, lid);
+    if (OCTS_PER_LANE > 4u) {
+        keep_x(4u, c.x4, lid);
+        keep_x(5u, c.x5, lid);
+        keep_x(6u, c.x6, lid);
+        keep_x(7u, c.x7, lid);
+    }
+    keep_w(0u, c.w0, lid);
+    if (GROUPS_PER_LANE > 1u) {
+        keep_w(1u, c.w1, lid);
+    }
+    if (GROUPS_PER_LANE > 2u) {
+        keep_w(2u, c.w2, lid);
+        keep_w(3u, c.w3, lid);
+    }
 }
 
 // What becomes of matrix (i, j) of a subgroup, once it is in `sums`. `gate` is kept from an even j to the next.
@@ -94,7 +187,7 @@ fn finish(i: u32, j: u32, place: Place, gate: ptr<function, array<f32, PER_LANE>
                 continue;
             }
         }
-        if (r < step[0][params.counter] && n < params.n) {
+        if (r < place.rows && n < params.n) {
             let to = r * params.y_stride + params.y_offset + n;
             if (EPILOGUE == STORE) {
                 y[to] = v;
@@ -112,29 +205,28 @@ fn finish(i: u32, j: u32, place: Place, gate: ptr<function, array<f32, PER_LANE>
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>,
         @builtin(local_invocation_index) lid: u32, @builtin(subgroup_id) subgroup: u32,
         @builtin(subgroup_invocation_id) lane: u32) {
-    // Tiles of rows come first: those that run together share the rows of W they read.
+    // Tiles of rows come first: those that run together share the rows of W they read. Then the parts of k.
     let tile = (wid.z * grid.y + wid.y) * grid.x + wid.x;
-    let item = tile / grid.z;
+    let item = tile / grid.z / SPLITS;
+    let part = tile / grid.z % SPLITS;
+    let r0 = tile % grid.z * ROWS;
     let rows = step[0][params.counter];
-    let r0 = (tile % grid.z) * ROWS;
+    let m0 = subgroup / SUBGROUPS_N * (TILES_M * SIDE);
+    let n0 = subgroup % SUBGROUPS_N * (TILES_N * SIDE);
+    let mine = subgroup * (SIDE * SIDE);
+    let place = Place(item, r0, rows, m0, n0, mine, lane, lid);
 
-    for (var i = lid; i < ROWS; i += WG) {
-        let exponent = i32(x[min(r0 + i, rows - 1u)].low.x);
-        row_scales[i] = bitcast<f32>(u32(exponent + 127) << 23u);
-    }
+    let blocks = params.x_octs / BLOCK_OCTS;
+    let first = part * blocks / SPLITS;
+    let end = (part + 1u) * blocks / SPLITS;
+    var carried = ask(first, place);
 
-    // What a lane carries from memory to the tiles, and where.
-    var w_from: array<u32, 4>;
-    var x_from: array<u32, 8>;
-    for (var i = 0u; i < GROUPS_PER_LANE; i++) {
-        w_from[i] = output_row(item, (lid + i * WG) / BLOCK_GROUPS) * params.groups;
+    if (EPILOGUE != PARTS) {
+        for (var i = lid; i < ROWS; i += WG) {
+            let exponent = i32(x[min(r0 + i, rows - 1u)].low.x);
+            row_scales[i] = bitcast<f32>(u32(exponent + 127) << 23u);
+        }
     }
-    for (var i = 0u; i < OCTS_PER_LANE; i++) {
-        let at = lid + i * WG;
-        x_from[i] = MAX_ROWS + min(r0 + at / BLOCK_OCTS, rows - 1u) * params.x_octs + at % BLOCK_OCTS;
-    }
-    var groups: array<Group, 4>;
-    var octs: array<Oct, 8>;
 
     // An array of matrices would not stay in registers: 30 TFLOP/s for 200 on an NVIDIA H200.
     var c00 = Sums();
@@ -145,38 +237,13 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: ve
     var c11 = Sums();
     var c12 = Sums();
     var c13 = Sums();
-    let m0 = subgroup / SUBGROUPS_N * (TILES_M * SIDE);
-    let n0 = subgroup % SUBGROUPS_N * (TILES_N * SIDE);
 
-    for (var i = 0u; i < GROUPS_PER_LANE; i++) {
-        groups[i] = group_at(w_from[i] + min((lid + i * WG) % BLOCK_GROUPS, params.groups - 1u));
-    }
-    for (var i = 0u; i < OCTS_PER_LANE; i++) {
-        octs[i] = x[x_from[i]];
-    }
-    let blocks = params.x_octs / BLOCK_OCTS;
-    for (var block = 0u; block < blocks; block++) {
+    for (var block = first; block < end; block++) {
         workgroupBarrier();
-        for (var i = 0u; i < OCTS_PER_LANE; i++) {
-            let at = lid + i * WG;
-            let to = at / BLOCK_OCTS * STRIDE + at % BLOCK_OCTS * 2u;
-            tiles[to] = octs[i].low;
-            tiles[to + 1u] = octs[i].high;
-        }
-        for (var i = 0u; i < GROUPS_PER_LANE; i++) {
-            let at = lid + i * WG;
-            put_group((ROWS + at / BLOCK_GROUPS) * STRIDE + at % BLOCK_GROUPS * 8u, groups[i]);
-        }
+        keep(carried, lid);
         workgroupBarrier();
-        // The last block loads itself again. A group past the row's end is read from its last: x is zero there.
-        let next = min(block + 1u, blocks - 1u);
-        for (var i = 0u; i < GROUPS_PER_LANE; i++) {
-            let group = next * BLOCK_GROUPS + (lid + i * WG) % BLOCK_GROUPS;
-            groups[i] = group_at(w_from[i] + min(group, params.groups - 1u));
-        }
-        for (var i = 0u; i < OCTS_PER_LANE; i++) {
-            octs[i] = x[x_from[i] + next * BLOCK_OCTS];
-        }
+        // The last block loads itself again.
+        carried = ask(min(block + 1u, end - 1u), place);
         for (var k = 0u; k < BLOCK / SIDE; k++) {
             let x_at = m0 * STRIDE + k * (SIDE / 4u);
             let w_at = (ROWS + n0) * STRIDE + k * (SIDE / 4u);
@@ -197,9 +264,29 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: ve
         }
     }
 
+    if (EPILOGUE == PARTS) {
+        // naga wants names for what a store is told.
+        let stride = params.y_stride;
+        let to00 = part * params.part_stride + (r0 + m0) * stride + item * OUTPUTS + n0;
+        let to01 = to00 + SIDE;
+        let to02 = to01 + SIDE;
+        let to03 = to02 + SIDE;
+        let to10 = to00 + SIDE * stride;
+        let to11 = to10 + SIDE;
+        let to12 = to11 + SIDE;
+        let to13 = to12 + SIDE;
+        coopStoreT(c00, &y[to00], stride);
+        coopStoreT(c01, &y[to01], stride);
+        coopStoreT(c02, &y[to02], stride);
+        coopStoreT(c03, &y[to03], stride);
+        coopStoreT(c10, &y[to10], stride);
+        coopStoreT(c11, &y[to11], stride);
+        coopStoreT(c12, &y[to12], stride);
+        coopStoreT(c13, &y[to13], stride);
+        return;
+    }
+
     // Which elements of a cooperative matrix a lane has is not known: they go through workgroup memory.
-    let mine = subgroup * (SIDE * SIDE);
-    let place = Place(item, r0, m0, n0, mine, lane);
     var gate: array<f32, PER_LANE>;
     workgroupBarrier();
     coopStoreT(c00, &sums[mine], SIDE);

@@ -12,8 +12,9 @@ use serde_json::{Value, json};
 use zebra_runtime::config::{BaseAttention, Layer, Mamba2Config, MlaConfig, ModelConfig, Rope};
 use zebra_runtime::engine::CacheFormat;
 use zebra_runtime::gpu::{Access, Buffer, Cooperative, Dispatch, Limits, Purpose};
+use zebra_runtime::kernels::add_parts::AddParts;
 use zebra_runtime::kernels::half_rows::{HalfRows, bytes as half_rows_bytes};
-use zebra_runtime::kernels::matmul_coop::MatMulCoop;
+use zebra_runtime::kernels::matmul_coop::{MatMulCoop, parts_bytes};
 use zebra_runtime::kernels::mla_attend::{MlaAttend, Spans};
 use zebra_runtime::kernels::mla_attend_coop;
 use zebra_runtime::kernels::mla_latent::CacheShape;
@@ -195,8 +196,9 @@ fn all_shaders() -> Vec<Shader> {
     all.into_iter().collect()
 }
 
-/// The rows that products on cooperative matrices take: a shader for every adapter, whether or not a plan has it.
-fn half_rows() -> Vec<Shader> {
+/// What goes before and after products on cooperative matrices: shaders for every adapter, whether or not a plan has
+/// them.
+fn around_cooperative() -> Vec<Shader> {
     let mut all = BTreeSet::new();
     let (step, x) = (control(4 * (1 + 3 * 512)), control(512 * 96));
     let (weight, y) = (control(96), Buffer::new("half", half_rows_bytes(512, 96), Purpose::Control));
@@ -211,6 +213,21 @@ fn half_rows() -> Vec<Shader> {
         };
         all.insert(Shader::of(&rows.dispatch("test", TARGET)));
     }
+    for epilogue in [Epilogue::Store, Epilogue::Add, Epilogue::SwiGlu] {
+        let parts = AddParts {
+            step: &step,
+            x: &y,
+            parts: &x,
+            splits: 2,
+            rows: 32,
+            stride: 192,
+            n: 96,
+            y: Columns::rows(&x, 96),
+            epilogue,
+            logit_rows: false,
+        };
+        all.insert(Shader::of(&parts.dispatch("test", TARGET)));
+    }
     all.into_iter().collect()
 }
 
@@ -219,13 +236,14 @@ fn half_rows() -> Vec<Shader> {
 fn cooperative() -> Vec<Shader> {
     let mut all = BTreeSet::new();
     all.extend(attention());
-    let (step, half) = (control(4 * (1 + 3 * 512)), Buffer::new("half", half_rows_bytes(512, 96), Purpose::Control));
+    let (step, half) = (control(4 * (1 + 3 * 512)), Buffer::new("half", half_rows_bytes(512, 2048), Purpose::Control));
     for matrices in [Cooperative { side: 16, lanes: 32 }, Cooperative { side: 8, lanes: 8 }] {
         for format in [WeightFormat::F16, WeightFormat::Q8, WeightFormat::Q4] {
-            for (n, pieces) in [(96, 1), (4096, 1), (4096, 3)] {
-                let limits = Limits { binding: Matrix::row_bytes(format, 96) * 4096u64.div_ceil(pieces), ..LEAST };
-                let weight = Matrix::new("weight", format, n, 96, &limits);
-                let y = control(512 * n);
+            // The last is walked in parts of k.
+            for (n, k, pieces) in [(96, 96, 1), (4096, 96, 1), (4096, 96, 3), (96, 2048, 1)] {
+                let limits = Limits { binding: Matrix::row_bytes(format, k) * 4096u64.div_ceil(pieces), ..LEAST };
+                let weight = Matrix::new("weight", format, n, k, &limits);
+                let (y, parts) = (control(512 * n), Buffer::new("parts", parts_bytes(matrices, k), Purpose::Control));
                 for epilogue in [Epilogue::Store, Epilogue::Add, Epilogue::SwiGlu] {
                     let product = MatMulCoop {
                         step: &step,
@@ -234,6 +252,7 @@ fn cooperative() -> Vec<Shader> {
                         y: Columns::rows(&y, n),
                         epilogue,
                         logit_rows: false,
+                        parts: &parts,
                     };
                     let dispatches = product.dispatches("test", matrices, 512, Target { limits, ..TARGET });
                     all.extend(dispatches.iter().map(Shader::of));
@@ -297,7 +316,7 @@ fn refused_by_naga(source: &str, constants: impl Iterator<Item = (String, f64)>)
 #[test]
 fn naga_accepts_every_shader() {
     let mut shaders = all_shaders();
-    shaders.extend(half_rows());
+    shaders.extend(around_cooperative());
     shaders.extend(cooperative());
     let mut refused = Vec::new();
     for shader in &shaders {
@@ -313,7 +332,7 @@ fn naga_accepts_every_shader() {
 
 #[test]
 fn tint_accepts_every_shader() {
-    let shaders: Vec<Value> = all_shaders().iter().chain(&half_rows()).map(Shader::for_tint).collect();
+    let shaders: Vec<Value> = all_shaders().iter().chain(&around_cooperative()).map(Shader::for_tint).collect();
     let folder = tempfile::tempdir().expect("a temporary folder");
     let list = folder.path().join("shaders.json");
     std::fs::write(&list, serde_json::to_vec(&shaders).expect("JSON")).expect("the list is written");
@@ -328,7 +347,7 @@ fn tint_accepts_every_shader() {
 #[test]
 fn every_shader_file_is_part_of_a_plan() {
     let mut shaders = all_shaders();
-    shaders.extend(half_rows());
+    shaders.extend(around_cooperative());
     shaders.extend(cooperative());
     let mut files = 0;
     for folder in ["shaders", "shaders/parts"] {

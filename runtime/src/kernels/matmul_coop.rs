@@ -1,6 +1,7 @@
 //! `matmul_coop.wgsl`: products with a weight matrix for many rows, on cooperative matrices. The twin of
 //! `matmul.wgsl` for rows that [`super::half_rows`] has made.
 
+use super::add_parts::AddParts;
 use super::half_rows::{assert_fits, octs};
 use super::product::{Epilogue, Piece, pieces};
 use super::rmsnorm::Columns;
@@ -16,12 +17,39 @@ const LARGE: [u32; 2] = [4, 2];
 /// The same where tiles of the above would leave parts of a GPU without work: tiles of 64 x 128.
 const SMALL: [u32; 2] = [2, 2];
 
-/// The same where even those would be few, as of a batch: tiles of 64 x 64.
-const TINY: [u32; 2] = [2, 1];
-
 /// Tiles up to which they are small: the processors of an NVIDIA H200. At 512 x 2048 x 8192, 128 small tiles make 153
 /// TFLOP/s there and 64 large ones 109; at 512 x 2272 x 4096, 144 small ones make 75 and 72 large ones 107.
 const AT_ONCE: u32 = 132;
+
+/// Workgroups that keep those processors busy: so many, at most, share the small tiles of a product by parts of k.
+const SHARING: u32 = 3 * AT_ONCE;
+
+/// Blocks of k that a part has at least, and parts of a product at most: putting them together has a cost.
+const PART_BLOCKS: u32 = 8;
+const MOST_PARTS: u32 = 16;
+
+/// The epilogue of a part of k. The others are [`Epilogue`]'s.
+const PARTS: u8 = 3;
+
+/// Parts of k for so many small tiles.
+fn splits(tiles: u32, k: usize) -> u32 {
+    (SHARING / tiles).min(blocks(k) / PART_BLOCKS).min(MOST_PARTS).max(1)
+}
+
+fn blocks(k: usize) -> u32 {
+    octs(k) as u32 / 8
+}
+
+/// Rows and outputs of a tile.
+fn tile(subgroups: [u32; 2], matrices: Cooperative) -> [u32; 2] {
+    [0, 1].map(|i| subgroups[i] * TILES[i] * matrices.side)
+}
+
+/// Bytes of the buffer for the parts of any product of at most so many inputs.
+pub fn parts_bytes(matrices: Cooperative, widest: usize) -> u64 {
+    let any = blocks(widest) >= 2 * PART_BLOCKS;
+    if any { 4 * tile(SMALL, matrices).iter().map(|n| u64::from(*n)).product::<u64>() * u64::from(SHARING) } else { 0 }
+}
 
 /// `y (+)= x weight^T`.
 #[derive(Debug)]
@@ -36,11 +64,13 @@ pub struct MatMulCoop<'a> {
     pub epilogue: Epilogue,
     /// Runs over the logit rows instead of the rows.
     pub logit_rows: bool,
+    /// As large as [`parts_bytes`] says.
+    pub parts: &'a Buffer,
 }
 
 impl MatMulCoop<'_> {
-    /// One dispatch, or one for each part of a weight that the adapter's limits cut. `most_rows` are those that the step
-    /// may have.
+    /// One dispatch, or one for each part of a weight that the adapter's limits cut; two where k is walked in parts.
+    /// `most_rows` are those that the step may have.
     ///
     /// # Panics
     /// When a SwiGLU weight would have to be cut: its gate and up halves must be bound together.
@@ -51,27 +81,52 @@ impl MatMulCoop<'_> {
         assert_words(self.y.buffer, self.y.stride as u64, label);
         assert_fits(self.x, self.weight, target.max_rows, label);
 
-        let tile = |subgroups: [u32; 2]| [0, 1].map(|i| subgroups[i] * TILES[i] * matrices.side);
-        let [small_rows, small_outputs] = tile(SMALL);
-        let subgroups = match most_rows.div_ceil(small_rows) * (self.weight.n() as u32).div_ceil(small_outputs) {
-            // A lane of a small subgroup could not carry its part.
-            tiles if tiles <= AT_ONCE / 2 && matrices.lanes >= 32 => TINY,
-            tiles if tiles <= AT_ONCE => SMALL,
-            _ => LARGE,
-        };
-        let [tile_rows, tile_outputs] = tile(subgroups);
+        let small = tile(SMALL, matrices);
+        let row_tiles = most_rows.div_ceil(small[0]);
+        let tiles = row_tiles * (self.weight.n() as u32).div_ceil(small[1]);
+        // A large one would have rows that never are.
+        let subgroups = if tiles <= AT_ONCE || row_tiles == 1 { SMALL } else { LARGE };
+        let [tile_rows, tile_outputs] = tile(subgroups, matrices);
+        // add_parts.wgsl reads up by quads.
+        let whole = tiles > AT_ONCE || (gated && !outputs.is_multiple_of(4));
+        let splits = if whole { 1 } else { splits(tiles, self.weight.k()) };
+        let in_parts = splits > 1;
+
         let mut all = Vec::new();
         for Piece { weight: part, n, forced_by_limits } in pieces(self.weight, self.epilogue, label, target, 3) {
+            // Where k is walked in parts, gate and up are outputs like others.
+            let columns = if in_parts { part.rows } else { n };
+            let items = (columns as u32).div_ceil(if gated && !in_parts { tile_outputs / 2 } else { tile_outputs });
+            let y = Columns { offset: self.y.offset + part.first_row, ..self.y };
+            let sums = AddParts {
+                step: self.step,
+                x: self.x,
+                parts: self.parts,
+                splits,
+                rows: row_tiles * tile_rows,
+                stride: items * tile_outputs,
+                n,
+                y,
+                epilogue: self.epilogue,
+                logit_rows: self.logit_rows,
+            };
+            let [stride, offset, part_stride] = match in_parts {
+                true => [sums.stride, 0, sums.rows * sums.stride],
+                false => [y.stride as u32, y.offset as u32, 0],
+            };
             let params = [
-                n as u32,
+                columns as u32,
                 (self.weight.k_padded() / 32) as u32,
                 octs(self.weight.k()) as u32,
-                self.y.stride as u32,
-                (self.y.offset + part.first_row) as u32,
+                stride,
+                offset,
                 if self.logit_rows { 2 } else { 0 },
+                part_stride,
             ];
+            let epilogue = if in_parts { PARTS } else { self.epilogue as u8 };
             let mut constants = target.constants(vec![
-                ("EPILOGUE", f64::from(self.epilogue as u8)),
+                ("EPILOGUE", f64::from(epilogue)),
+                ("SPLITS", f64::from(splits)),
                 ("LANES", f64::from(matrices.lanes)),
                 ("SUBGROUPS_M", f64::from(subgroups[0])),
                 ("SUBGROUPS_N", f64::from(subgroups[1])),
@@ -81,16 +136,26 @@ impl MatMulCoop<'_> {
             let mut sources = vec![STEP, size];
             sources.extend(part.group_sources());
             sources.push(shader!("matmul_coop.wgsl"));
-            let mut all_bindings = bindings(self.step, &[self.x], &[self.y.buffer]);
+            let written = if in_parts { self.parts } else { self.y.buffer };
+            let mut all_bindings = bindings(self.step, &[self.x], &[written]);
             all_bindings.extend(part.bindings());
             let rows =
                 if self.logit_rows { Extent::LogitRows { per: tile_rows } } else { Extent::Rows { per: tile_rows } };
-            let items = (n as u32).div_ceil(if gated { tile_outputs / 2 } else { tile_outputs });
-            let grid = Grid::new(Extent::Fixed(items), rows);
+            let grid = Grid::new(Extent::Fixed(items * splits), rows);
             let mut d = dispatch(label, "matmul_coop", sources, constants, &params, all_bindings, grid);
             d.forced_by_limits = forced_by_limits;
-            let y = if self.epilogue == Epilogue::Add { 2 * n } else { n };
-            all.push(d.costs(Cost { row_bytes: 2 * self.weight.k() + 4 * y, ..part.product_cost(y) }));
+            let moved = match self.epilogue {
+                _ if in_parts => splits as usize * columns,
+                Epilogue::Add => 2 * n,
+                Epilogue::Store | Epilogue::SwiGlu => n,
+            };
+            let cost = Cost { row_bytes: 2 * self.weight.k() + 4 * moved, ..part.product_cost(moved) };
+            all.push(d.costs(cost));
+            if in_parts {
+                let mut d = sums.dispatch(label, target);
+                d.forced_by_limits = forced_by_limits;
+                all.push(d);
+            }
         }
         all
     }

@@ -2,6 +2,7 @@
 //! returns a [`Dispatch`]. Kernels know no configuration and no model; what varies between adapters ([`Target`]) and
 //! between weight formats ([`Matrix`]) is chosen here, as text parts joined to the kernel's file.
 
+pub mod add_parts;
 pub mod coded;
 pub mod embed;
 pub mod gated_norm;

@@ -69,6 +69,8 @@ pub struct Scratch<'a> {
     pub codes: &'a Buffer,
     /// Rows in f16, as [`HalfRows`] leaves them.
     pub half: &'a Buffer,
+    /// Sums of parts of k, for [`MatMulCoop`].
+    pub parts: &'a Buffer,
 }
 
 /// `y (+)= norm(x) weight^T`.
@@ -103,7 +105,8 @@ pub(super) struct Piece<'a> {
 
 impl<'a> Product<'a> {
     /// One dispatch, or one for each part of a weight that the adapter's limits cut; of many rows one before them that
-    /// prepares x, where there is something to prepare.
+    /// prepares x, where there is something to prepare, and one after each that puts its parts of k together, if it has
+    /// any.
     ///
     /// # Panics
     /// When a SwiGLU weight would have to be cut: its gate and up halves must be bound together.
@@ -163,13 +166,13 @@ impl<'a> Product<'a> {
     }
 
     fn of_many_rows(&self, label: &str, width: Width, target: Target) -> Vec<Dispatch> {
-        let Scratch { rows, codes, half } = self.scratch;
+        let Scratch { rows, codes, half, parts } = self.scratch;
         let (step, x, weight, logit_rows) = (self.step, self.x, self.weight, self.logit_rows);
         let k = weight.k();
         let quantized = weight.format().is_quantized();
         if let Some(matrices) = target.cooperative.filter(|_| weight.format() != WeightFormat::F32) {
             let prepare = HalfRows { step, x, norm: self.norm, y: half, width: k, logit_rows };
-            let product = MatMulCoop { step, x: half, weight, y: self.y, epilogue: self.epilogue, logit_rows };
+            let product = MatMulCoop { step, x: half, weight, y: self.y, epilogue: self.epilogue, logit_rows, parts };
             let mut all = vec![prepare.dispatch(label, target)];
             let most_rows = if width == Width::Batch { target.slots } else { target.max_rows };
             all.extend(product.dispatches(label, matrices, most_rows, target));

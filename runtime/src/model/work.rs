@@ -6,6 +6,7 @@ use crate::gpu::{Buffer, Limits, Purpose};
 use crate::kernels::Matrix;
 use crate::kernels::coded;
 use crate::kernels::half_rows;
+use crate::kernels::matmul_coop;
 use crate::kernels::mla_attend::Spans;
 use crate::kernels::product::{Epilogue, Norm, Product, Scratch};
 use crate::kernels::rmsnorm::Columns;
@@ -26,6 +27,8 @@ pub struct Work {
     pub codes: Buffer,
     /// The same in f16, where there are cooperative matrices.
     pub half: Buffer,
+    /// Sums of parts of k, where a product on cooperative matrices has few tiles.
+    pub parts: Buffer,
     /// in_proj's [z | x | B | C | dt], or MLA's [q_a | latent | k_pe].
     pub wide: Rows,
     /// Convolved [x | B | C].
@@ -97,6 +100,7 @@ impl Work {
             x_codes: f32s("x_codes", coded::words(narrow, config.hidden_size)),
             codes: f32s("codes", coded::words(if halves { narrow } else { rows }, widest)),
             half: f32s("half", if halves { half_rows::bytes(options.max_rows, widest) as usize / 4 } else { 0 }),
+            parts: f32s("parts", options.cooperative.map_or(0, |m| matmul_coop::parts_bytes(m, widest) as usize / 4)),
             wide: make("wide", most.wide),
             u: make("u", most.u),
             chunk_states: f32s("chunk_states", most.chunk_states),
@@ -120,7 +124,7 @@ impl Work {
         y: Columns<'a>,
         epilogue: Epilogue,
     ) -> Product<'a> {
-        let scratch = Scratch { rows: self.n.all(), codes: &self.codes, half: &self.half };
+        let scratch = Scratch { rows: self.n.all(), codes: &self.codes, half: &self.half, parts: &self.parts };
         Product {
             step: &self.step,
             x,
@@ -144,6 +148,7 @@ impl Work {
             self.codes.clone(),
             self.half.clone(),
             self.chunk_states.clone(),
+            self.parts.clone(),
             self.query.clone(),
             self.sums.clone(),
             self.weights.clone(),

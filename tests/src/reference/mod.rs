@@ -2,6 +2,7 @@
 //! lanes, spans or bindings. Inputs are the f32 that the GPU gets; outputs are f64, of which a twin writes exactly the
 //! elements that its shader must write.
 
+pub mod add_parts;
 pub mod cache;
 pub mod embed;
 pub mod half_rows;

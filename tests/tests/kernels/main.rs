@@ -1,5 +1,6 @@
 //! Tables of cases: every kernel on the GPU against its CPU twin. See `table` for what a case goes through.
 
+mod add_parts;
 mod embed;
 mod half_rows;
 mod matmul_coop;

@@ -26,7 +26,8 @@ fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
     }
     // Products with f32 weights are f32's.
     let format = if case.format == WeightFormat::F32 { WeightFormat::Q8 } else { case.format };
-    let case = &Case { format, width: Width::Wide, cooperative: true, ..*case };
+    let width = if case.width == Width::Batch { Width::Batch } else { Width::Wide };
+    let case = &Case { format, width, cooperative: true, ..*case };
     let data = Data::new(case);
     let tolerance = match case.epilogue {
         Epilogue::SwiGlu => Tolerance { max_sd: GATED_WORST, ..Tolerance::sd(GATED_TOLERANCE) },
@@ -70,6 +71,8 @@ fn matmul_coop_large_tiles() {
             cases.push(Case { format: FORMATS[(i + j) % 4], ..varied(4 * j, n, 96, rows) });
         }
     }
+    // As many tiles are not walked in parts, however long k is.
+    cases.push(Case { n: 3456, k: 1100, rows: 3, ..Case::default() });
     table_if_offered("matmul_coop, large tiles", cases);
 }
 
@@ -82,9 +85,10 @@ fn matmul_coop_released_widths() {
             _ if name.ends_with("down") || name.ends_with("out_proj") => Epilogue::Add,
             _ => Epilogue::Store,
         };
-        let case = Case { format: FORMATS[3 - i % 2], n: n.min(130), k, rows: 9, epilogue, ..Case::default() };
+        let format = FORMATS[3 - i % 2];
+        let case = Case { format, n: n.min(136), k, rows: 9, epilogue, parts: true, ..Case::default() };
         cases.push(case);
-        cases.push(Case { format: FORMATS[i % 4], rows: 66, n: n.min(66), ..case });
+        cases.push(Case { format: FORMATS[i % 4], rows: 66, n: n.min(72), ..case });
     }
     table_if_offered("matmul_coop, released widths", cases);
 }
@@ -94,7 +98,7 @@ fn matmul_coop_outliers() {
     let mut cases = Vec::new();
     for (i, (n, k)) in [(40, 2048), (40, 14_336), (33, 96), (40, 520)].into_iter().enumerate() {
         for j in 0..4 {
-            let case = Case { outliers: true, ..varied(5 * i + j, n, k, 2) };
+            let case = Case { outliers: true, parts: k > 1024, ..varied(5 * i + j, n, k, 2) };
             cases.push(case);
             cases.push(Case { rows: 65, ..case });
         }
@@ -125,4 +129,54 @@ fn matmul_coop_logit_rows() {
         cases.push(Case { logit_rows: true, ..varied(i, 131, 96, rows) });
     }
     table_if_offered("matmul_coop, logit rows", cases);
+}
+
+#[test]
+fn matmul_coop_parts_of_k() {
+    let mut cases = Vec::new();
+    // Parts of 8 blocks of 64 or more, of one length or not; the last block whole or not; k no multiple of 32.
+    let lengths = [1024, 1088, 1344, 1600, 1700, 4096];
+    for (i, k) in lengths.into_iter().enumerate() {
+        for (j, (n, rows)) in [(64usize, 48), (200, 33), (13, 48), (130, 70)].into_iter().enumerate() {
+            // SwiGLU takes outputs by fours.
+            let n = if i % 3 == 2 { n.next_multiple_of(4) } else { n };
+            cases.push(Case { width: Width::Batch, parts: true, ..varied(4 * i + j, n, k, rows) });
+        }
+    }
+    let gated = Case { width: Width::Batch, epilogue: Epilogue::SwiGlu, k: 1024, rows: 48, ..Case::default() };
+    cases.push(Case { n: 2 * 66, ..gated });
+    cases.push(Case { n: 2 * 68, parts: true, ..gated });
+    // Of a prompt, where the rows of the plan are more than those of the step.
+    for (i, rows) in [1, 31, 32, 33, 129].into_iter().enumerate() {
+        let n = if rows == 1 { 64 } else { 36 };
+        cases.push(Case { parts: true, ..varied(5 * i, n, 1056, rows) });
+    }
+    table_if_offered("matmul_coop, parts of k", cases);
+}
+
+#[test]
+fn matmul_coop_parts_of_cut_weights() {
+    let mut cases = Vec::new();
+    for (i, format) in FORMATS.into_iter().enumerate() {
+        for cut in [Cut::Pieces, Cut::PiecesAndDispatches, Cut::Dispatches] {
+            // An odd number of groups in a row, and an odd number of rows in a piece.
+            let case = Case { format, n: 39, k: 1056, cut, rows: 48, parts: true, ..Case::default() };
+            let width = if i % 2 == 0 { Width::Batch } else { Width::Wide };
+            cases.push(Case { width, ..case });
+            cases.push(Case { n: 210, epilogue: Epilogue::Add, norm: true, width, ..case });
+        }
+    }
+    table_if_offered("matmul_coop, parts of cut weights", cases);
+}
+
+#[test]
+fn matmul_coop_parts_of_logit_rows() {
+    let mut cases = Vec::new();
+    for (i, rows) in [1, 5, 48, 70].into_iter().enumerate() {
+        for width in [Width::Batch, Width::Wide] {
+            let case = varied(i, 131, 1120, rows);
+            cases.push(Case { logit_rows: true, width, parts: true, ..case });
+        }
+    }
+    table_if_offered("matmul_coop, parts of logit rows", cases);
 }

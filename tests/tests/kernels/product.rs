@@ -3,6 +3,7 @@
 use zebra_runtime::gpu::Gpu;
 use zebra_runtime::kernels::coded::{self, Coding};
 use zebra_runtime::kernels::half_rows;
+use zebra_runtime::kernels::matmul_coop;
 use zebra_runtime::kernels::product::{Epilogue, Norm, Product, Scratch, Width};
 use zebra_runtime::kernels::rmsnorm::Columns;
 use zebra_runtime::kernels::{Matrix, Target};
@@ -34,6 +35,8 @@ pub struct Case {
     pub norm: bool,
     /// On cooperative matrices, where the adapter has them.
     pub cooperative: bool,
+    /// There, k is so long for so few tiles that it is walked in parts.
+    pub parts: bool,
 }
 
 impl Case {
@@ -59,6 +62,7 @@ impl Default for Case {
             logit_rows: false,
             norm: false,
             cooperative: false,
+            parts: false,
         }
     }
 }
@@ -161,6 +165,7 @@ impl Data {
             plain: case.plain,
             cooperative,
             limits: case.cut.limits(target.limits, case.format, case.n, case.k),
+            slots: if case.width == Width::Batch { case.rows as u32 } else { target.slots },
             ..target
         };
         let step = if case.logit_rows {
@@ -174,6 +179,7 @@ impl Data {
         let stride = case.k.next_multiple_of(32);
         let x_rows = if case.logit_rows { case.rows + 3 } else { case.rows };
         let rows = bench.floats("scratch", &vec![0.0; case.rows * stride]);
+        let parts = cooperative.map_or(0, |matrices| matmul_coop::parts_bytes(matrices, case.k) as usize / 4);
         let dispatches = Product {
             step: &bench.step(&step, MAX_ROWS),
             x: Columns { buffer: &bench.floats("x", &self.x), stride: self.x_stride, offset: self.x_offset },
@@ -188,6 +194,7 @@ impl Data {
                 rows: Columns::rows(&rows, stride),
                 codes: &bench.words("codes", &vec![0; coded::words(x_rows, case.k)]),
                 half: &bench.words("half", &vec![0; half_rows::bytes(MAX_ROWS, case.k) as usize / 4]),
+                parts: &bench.output("parts", parts),
             },
         }
         .dispatches("test", case.width, target);
@@ -196,10 +203,12 @@ impl Data {
             Cut::PiecesAndDispatches => 2,
             Cut::Dispatches => 3,
         };
-        let wide = case.width == Width::Wide && !case.plain;
+        let wide = case.width.is_tiled() && !case.plain;
         let prepared = usize::from(case.rounds() || wide && (case.norm || case.cooperative));
-        if dispatches.len() != products + prepared {
-            return Err(format!("{} dispatches, {products} and {prepared} are expected", dispatches.len()));
+        let together = if case.parts { products } else { 0 };
+        if dispatches.len() != prepared + products + together {
+            let found = dispatches.len();
+            return Err(format!("{found} dispatches, {prepared} + {products} + {together} are expected"));
         }
         bench.run(&dispatches, shape_of(&step))?;
         Ok(bench.read(&y))
@@ -290,7 +299,7 @@ fn run_coded(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
         y_codes: Some(Coding { codes: &codes, gain: Some(&bench.floats("next", &next)) }),
         epilogue: case.epilogue,
         logit_rows: case.logit_rows,
-        scratch: Scratch { rows: Columns::rows(&unused, k), codes: &unused, half: &unused },
+        scratch: Scratch { rows: Columns::rows(&unused, k), codes: &unused, half: &unused, parts: &unused },
     }
     .dispatches("test", case.width, target);
     if dispatches.len() != 1 {

@@ -59,7 +59,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) groups: 
         }
         workgroupBarrier();
         if (owned) {
-            store_coded(lid, (r * params.quads + quad) / 8u);
+            store_coded(lid, r, quad / 8u, params.quads / 8u);
         }
     }
 }

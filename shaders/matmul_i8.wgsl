@@ -19,7 +19,7 @@ struct Params {
 }
 
 @group(0) @binding(1) var<uniform> params: Params;
-@group(0) @binding(2) var<storage, read> x: array<vec4<u32>>;          // [rows, groups, 3]: codes, then the scale
+@group(0) @binding(2) var<storage, read> x: array<vec4<u32>>;          // [rows, 3, groups]: codes, then the scale
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;          // [rows, y_stride]
 
 const STORE: u32 = 0u;
@@ -47,16 +47,15 @@ struct Share {
 
 // Where a lane's share of the first group lies.
 struct Source {
-    x0: u32,       // in quads
+    x0: u32,       // in quads: half a group, or its scale
     x1: u32,
     x_unit: u32,
     w: u32,        // in groups
 }
 
 fn fetch(source: Source, group: u32) -> Share {
-    let at = 3u * group;
-    return Share(x[source.x0 + at], x[source.x1 + at], packed_group(source.w + group),
-                 bitcast<f32>(x[source.x_unit + at].x), scale_of(source.w + group));
+    return Share(x[source.x0 + group], x[source.x1 + group], packed_group(source.w + group),
+                 bitcast<f32>(x[source.x_unit + group].x), scale_of(source.w + group));
 }
 
 fn keep(buffer: u32, lid: u32, share: Share) {
@@ -171,9 +170,9 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: ve
     let r0 = wid.z * TILE;
     let groups = params.groups;
     let source = Source(
-        min(r0 + (lid >> 1u), rows - 1u) * 3u * groups + (lid & 1u),
-        min(r0 + TILE / 2u + (lid >> 1u), rows - 1u) * 3u * groups + (lid & 1u),
-        min(r0 + lid, rows - 1u) * 3u * groups + 2u,
+        min(r0 + (lid >> 1u), rows - 1u) * 3u * groups + (lid & 1u) * groups,
+        min(r0 + TILE / 2u + (lid >> 1u), rows - 1u) * 3u * groups + (lid & 1u) * groups,
+        (min(r0 + lid, rows - 1u) * 3u + 2u) * groups,
         output_row(item, lid) * groups,
     );
     let tx = lid & 7u;

@@ -135,7 +135,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: ve
         let row = r0 + lane / (OUTPUTS / 4u);
         if (lane < ROWS * OUTPUTS / 4u && (ROWS == 1u || row < rows)) {
             let groups_out = (params.y_stride + 31u) / 32u;
-            store_coded(lane, row * groups_out + (params.y_offset + item * OUTPUTS) / 32u);
+            store_coded(lane, row, (params.y_offset + item * OUTPUTS) / 32u, groups_out);
         }
     }
 }

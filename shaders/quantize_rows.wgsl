@@ -59,10 +59,10 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: ve
         }
         if (quad < quads) {
             let rounded = clamp(round(v * inverse), vec4<f32>(-127.0), vec4<f32>(127.0));
-            let group = 12u * (r * params.groups + quad / GROUP_QUADS);
-            coded[group + quad % GROUP_QUADS] = pack4xI8(vec4<i32>(rounded));
+            let to = 4u * (3u * r * params.groups + quad / GROUP_QUADS);
+            coded[to + quad % GROUP_QUADS / 4u * 4u * params.groups + quad % 4u] = pack4xI8(vec4<i32>(rounded));
             if (lanes.index % GROUP_QUADS == 0u) {
-                coded[group + 8u] = bitcast<u32>(scale * factor);
+                coded[to + 8u * params.groups] = bitcast<u32>(scale * factor);
             }
         }
     }

@@ -158,7 +158,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         if (CODES) {
             workgroupBarrier();
             if (lid < QUADS) {
-                store_coded(lid, (r * params.y_quads + z_quad) / 8u);
+                store_coded(lid, r, z_quad / 8u, params.y_quads / 8u);
             }
         }
         now = next;

@@ -3,7 +3,7 @@
 
 override NORMED: bool = false;
 
-@group(0) @binding(2) var<storage, read> x: array<vec4<u32>>; // [rows, groups, 3], params.x_stride quads from row to row
+@group(0) @binding(2) var<storage, read> x: array<vec4<u32>>; // [rows, 3, params.x_stride / 3]
 
 // A group of 32: its codes, its scale, the sum of squares of what was rounded.
 struct Input {
@@ -14,7 +14,8 @@ struct Input {
 }
 
 fn input(start: u32, group: u32) -> Input {
-    let at = start + 3u * group;
-    let unit = bitcast<vec2<f32>>(x[at + 2u].xy);
-    return Input(x[at], x[at + 1u], unit.x, unit.y);
+    let groups = params.x_stride / 3u;
+    let at = start + group;
+    let unit = bitcast<vec2<f32>>(x[at + 2u * groups].xy);
+    return Input(x[at], x[at + groups], unit.x, unit.y);
 }

@@ -1,5 +1,6 @@
-// A row's values rounded to int8 for the product that reads them next: [rows, groups, 12] words, of each group of 32 its
-// codes, then its scale, then the sum of squares of the values before a norm's gain.
+// A row's values rounded to int8 for the product that reads them next: [rows, 3, groups, 4] words, of each group of 32
+// the first 16 codes, the other 16, and (scale, sum of squares of the values before a norm's gain, 0, 0). So lanes that
+// take neighbouring groups read neighbouring words.
 
 const CODES: bool = true;
 
@@ -25,8 +26,8 @@ fn eight(at: u32) -> vec2<f32> {
 }
 
 // Stores quad `i` of the workgroup's values, which the lanes have left in coded_values before a barrier, as a part of
-// group `group` of `coded`. Each lane finds its group's largest value for itself: that is cheaper than to wait.
-fn store_coded(i: u32, group: u32) {
+// group `group` of `row`, which has `groups`. Each lane finds its group's largest value for itself: that is cheaper than to wait.
+fn store_coded(i: u32, row: u32, group: u32, groups: u32) {
     let first = i / 8u * 32u;
     let e0 = eight(first);
     let e1 = eight(first + 8u);
@@ -36,9 +37,10 @@ fn store_coded(i: u32, group: u32) {
     let inverse = select(0.0, 127.0 / top, top > 0.0);
     let at = 4u * i;
     let v = vec4<f32>(coded_values[at].x, coded_values[at + 1u].x, coded_values[at + 2u].x, coded_values[at + 3u].x);
-    coded[12u * group + i % 8u] = pack4xI8(vec4<i32>(round(v * inverse)));
+    let to = 4u * (3u * row * groups + group);
+    coded[to + i % 8u / 4u * 4u * groups + i % 4u] = pack4xI8(vec4<i32>(round(v * inverse)));
     if (i % 8u == 0u) {
-        coded[12u * group + 8u] = bitcast<u32>(top / 127.0);
-        coded[12u * group + 9u] = bitcast<u32>((e0.y + e1.y) + (e2.y + e3.y));
+        coded[to + 8u * groups] = bitcast<u32>(top / 127.0);
+        coded[to + 8u * groups + 1u] = bitcast<u32>((e0.y + e1.y) + (e2.y + e3.y));
     }
 }

@@ -4,4 +4,4 @@ const CODES: bool = false;
 
 var<workgroup> coded_values: array<vec2<f32>, 4>;
 
-fn store_coded(i: u32, group: u32) {}
+fn store_coded(i: u32, row: u32, group: u32, groups: u32) {}

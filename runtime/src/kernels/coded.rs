@@ -1,11 +1,13 @@
 //! Coded rows: rows in int8 by groups of 32, each with a scale. The kernel that makes a row leaves it so
 //! (`parts/store_coded.wgsl`), or [`super::quantize_rows`] does; products on int8 dot products read it.
+//!
+//! Words, `[rows, 3, groups, 4]`: of each group the first 16 codes, the other 16, and (scale, sum of squares, 0, 0).
 
 use super::matrix::GROUP;
 use super::{assert_words, read, shader};
 use crate::gpu::{Access, Binding, Buffer};
 
-/// Words of a group: 8 of codes, the scale, the sum of squares of what was rounded, and two to make whole quads.
+/// Words of a group.
 pub const GROUP_WORDS: usize = 12;
 
 /// Words of so many rows of a width.
@@ -16,7 +18,7 @@ pub const fn words(rows: usize, width: usize) -> usize {
 /// Where a kernel leaves its rows coded, beside what it writes in f32.
 #[derive(Debug, Clone, Copy)]
 pub struct Coding<'a> {
-    /// `[rows, groups, 12]` words, whole rows.
+    /// `[rows, 3, groups, 4]` words, whole rows.
     pub codes: &'a Buffer,
     /// The weight of the norm that the rows go through next, `[width]`: what is rounded is multiplied by it.
     pub gain: Option<&'a Buffer>,

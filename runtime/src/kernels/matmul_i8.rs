@@ -16,7 +16,7 @@ const OTHERS: u32 = 3;
 #[derive(Debug)]
 pub struct MatMulI8<'a> {
     pub step: &'a Buffer,
-    /// `[rows, k / 32, 12]` words, see [`super::coded`], k padded to whole groups of 32.
+    /// `[rows, 3, k / 32, 4]` words, see [`super::coded`], k padded to whole groups of 32.
     pub codes: &'a Buffer,
     /// Without padding.
     pub k: usize,

@@ -221,7 +221,7 @@ impl<'a> Product<'a> {
         target: Target,
     ) -> Dispatch {
         let (x, stride, offset) = match coded {
-            Some(x) => (x.codes, 3 * x.stride, 3 * x.offset),
+            Some(x) => (x.codes, 3 * x.stride, x.offset),
             None => (self.x.buffer, self.x.stride / 4, self.x.offset / 4),
         };
         let norm = self.norm.map_or(0, |norm| norm.eps.to_bits());

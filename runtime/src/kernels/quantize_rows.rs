@@ -19,7 +19,7 @@ pub struct QuantizeRows<'a> {
     /// Stride and offset multiples of 4. Nothing is asked of what pads its rows.
     pub x: Columns<'a>,
     pub norm: Option<Norm<'a>>,
-    /// `[rows, k / 32, 12]` words, see [`super::coded`], k padded to whole groups of 32; no sums of squares.
+    /// `[rows, 3, k / 32, 4]` words, see [`super::coded`], k padded to whole groups of 32; no sums of squares.
     pub codes: &'a Buffer,
     /// k without its padding.
     pub width: usize,

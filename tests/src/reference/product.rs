@@ -34,32 +34,62 @@ pub fn rounded(x: &[f32]) -> Vec<f32> {
     x.chunks(32).flat_map(group).collect()
 }
 
-/// Rows of whole groups, times a norm's weight, coded as [`zebra_runtime::kernels::coded`] says.
-pub fn coded(x: &[f32], width: usize, gain: Option<&Vec<f32>>) -> Vec<u32> {
+/// A group of 32 coded values.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Group {
+    pub codes: Vec<i8>,
+    pub scale: f32,
+    /// Of the values before the norm's weight.
+    pub squares: f32,
+}
+
+/// The groups of rows, times a norm's weight, as [`zebra_runtime::kernels::coded`] says.
+pub fn coded(x: &[f32], width: usize, gain: Option<&Vec<f32>>) -> Vec<Group> {
     let group = |(i, group): (usize, &[f32])| {
         let first = 32 * i % width;
         let gained: Vec<f32> =
             group.iter().enumerate().map(|(j, v)| v * gain.map_or(1.0, |gain| gain[first + j])).collect();
         let top = gained.iter().fold(0f32, |top, v| top.max(v.abs()));
         let inverse = if top > 0.0 { 127.0 / top } else { 0.0 };
-        let code = |v: &f32| (v * inverse).round_ties_even() as i8 as u8;
-        let mut words: Vec<u32> =
-            gained.chunks(4).map(|c| u32::from_le_bytes([0, 1, 2, 3].map(|b| code(&c[b])))).collect();
-        let squares: f32 = group.iter().map(|v| v * v).sum();
-        words.extend([(top / 127.0).to_bits(), squares.to_bits(), 0, 0]);
+        Group {
+            codes: gained.iter().map(|v| (v * inverse).round_ties_even() as i8).collect(),
+            scale: top / 127.0,
+            squares: group.iter().map(|v| v * v).sum(),
+        }
+    };
+    x.chunks(32).enumerate().map(group).collect()
+}
+
+/// Rows of so many groups as the kernels lay them out.
+pub fn coded_words(groups: &[Group], of_row: usize) -> Vec<u32> {
+    let half = |group: &Group, first: usize| -> Vec<u32> {
+        let word = |c: &[i8]| u32::from_le_bytes([0, 1, 2, 3].map(|b| c[b] as u8));
+        group.codes[first..first + 16].chunks(4).map(word).collect()
+    };
+    let row = |row: &[Group]| {
+        let mut words: Vec<u32> = row.iter().flat_map(|g| half(g, 0)).collect();
+        words.extend(row.iter().flat_map(|g| half(g, 16)));
+        words.extend(row.iter().flat_map(|g| [g.scale.to_bits(), g.squares.to_bits(), 0, 0]));
         words
     };
-    x.chunks(32).enumerate().flat_map(group).collect()
+    groups.chunks(of_row).flat_map(row).collect()
+}
+
+/// The groups of rows that kernels laid out.
+pub fn coded_groups(words: &[u32], of_row: usize) -> Vec<Group> {
+    let bytes = |words: &[u32]| words.iter().flat_map(|w| w.to_le_bytes()).map(|b| b as i8).collect::<Vec<_>>();
+    let group = |row: &[u32], g: usize| {
+        let part = |p: usize| &row[4 * (p * of_row + g)..][..4];
+        let codes = [bytes(part(0)), bytes(part(1))].concat();
+        Group { codes, scale: f32::from_bits(part(2)[0]), squares: f32::from_bits(part(2)[1]) }
+    };
+    words.chunks(12 * of_row).flat_map(|row| (0..of_row).map(move |g| group(row, g))).collect()
 }
 
 /// Each value of coded rows, and its step.
-pub fn decoded(words: &[u32]) -> Vec<(f64, f64)> {
-    let group = |group: &[u32]| {
-        let scale = f64::from(f32::from_bits(group[8]));
-        let codes: Vec<u8> = group[..8].iter().flat_map(|word| word.to_le_bytes()).collect();
-        codes.into_iter().map(move |code| (f64::from(code as i8) * scale, scale)).collect::<Vec<_>>()
-    };
-    words.chunks(12).flat_map(group).collect()
+pub fn decoded(words: &[u32], of_row: usize) -> Vec<(f64, f64)> {
+    let group = |g: Group| g.codes.into_iter().map(move |c| (f64::from(c) * f64::from(g.scale), f64::from(g.scale)));
+    coded_groups(words, of_row).into_iter().flat_map(group).collect()
 }
 
 /// Writes (or adds to) y.

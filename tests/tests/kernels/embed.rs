@@ -92,16 +92,12 @@ fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
         let mut gain = gain;
         gain.resize(stride, 0.0);
         let want = product::coded(&x[..rows * stride], stride, Some(&gain));
-        for (i, (got, want)) in bench.read_words(&codes).chunks(12).zip(want.chunks(12)).enumerate() {
+        let got = product::coded_groups(&bench.read_words(&codes), stride / 32);
+        for (i, (got, want)) in got.iter().zip(&want).enumerate() {
             // A quotient may be the next float, a code that lies between two the other; a sum has another order.
-            let near = |j: usize, error: f32| {
-                let [got, want] = [got[j], want[j]].map(f32::from_bits);
-                (got - want).abs() <= error * want
-            };
-            let codes = |words: &[u32]| words[..8].iter().flat_map(|w| w.to_le_bytes()).map(|b| b as i8).collect();
-            let [mine, theirs]: [Vec<i8>; 2] = [codes(got), codes(want)];
-            let off = mine.iter().zip(&theirs).any(|(a, b)| a.abs_diff(*b) > 1);
-            if off || !near(8, 1e-6) || !near(9, 1e-5) {
+            let near = |got: f32, want: f32, error: f32| (got - want).abs() <= error * want;
+            let off = got.codes.iter().zip(&want.codes).any(|(a, b)| a.abs_diff(*b) > 1);
+            if off || !near(got.scale, want.scale, 1e-6) || !near(got.squares, want.squares, 1e-5) {
                 return Err(format!("group {i} is {got:?}, expected {want:?}"));
             }
         }

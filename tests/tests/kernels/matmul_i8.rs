@@ -10,6 +10,7 @@ use zebra_tests::compare::{Tolerance, UNTOUCHED, Worst, compare};
 use zebra_tests::harness::{Bench, POISON, StepBuilder, shape_of};
 use zebra_tests::random::Random;
 use zebra_tests::reference::matmul_i8 as twin;
+use zebra_tests::reference::product::{Group, coded_words};
 use zebra_tests::reference::weight::Weight;
 
 use super::{Cut, Input, table, target};
@@ -146,11 +147,9 @@ impl Data {
         };
         let bench = Bench::new(gpu);
         let y = bench.state("y", &self.y);
-        let word = |c: &[i8]| u32::from_le_bytes([0, 1, 2, 3].map(|b| c[b] as u8));
-        let group = |(codes, scale): (&[i8], &f32)| {
-            codes.chunks(4).map(word).chain([scale.to_bits(), 0, 0, 0]).collect::<Vec<u32>>()
-        };
-        let words: Vec<u32> = self.codes.chunks(32).zip(&self.scales).flat_map(group).collect();
+        let group = |(codes, scale): (&[i8], &f32)| Group { codes: codes.to_vec(), scale: *scale, squares: f32::NAN };
+        let groups: Vec<Group> = self.codes.chunks(32).zip(&self.scales).map(group).collect();
+        let words = coded_words(&groups, case.k.div_ceil(32));
         let dispatches = MatMulI8 {
             step: &bench.step(&step, MAX_ROWS),
             codes: &bench.words("codes", &words),

@@ -289,19 +289,23 @@ fn run_coded(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
     let groups = stride / 32;
     let codes = bench.output("y_codes", coded::words(case.rows, outputs));
     let unused = bench.words("scratch", &[0]);
-    let dispatches = Product {
-        step: &bench.step(&step, MAX_ROWS),
-        x: Columns::rows(&bench.floats("x", &vec![f32::NAN; data.x.len()]), k),
-        x_codes: Some(&bench.words("x_codes", &twin::coded(&data.x, k, case.norm.then_some(&data.gain)))),
-        norm: case.norm.then_some(Norm { weight: &gain, eps: EPS }),
-        weight: &bench.matrix("weight", &data.weight, target),
-        y: Columns::rows(&y, stride),
-        y_codes: Some(Coding { codes: &codes, gain: Some(&bench.floats("next", &next)) }),
-        epilogue: case.epilogue,
-        logit_rows: case.logit_rows,
-        scratch: Scratch { rows: Columns::rows(&unused, k), codes: &unused, half: &unused, parts: &unused },
-    }
-    .dispatches("test", case.width, target);
+    let dispatches =
+        Product {
+            step: &bench.step(&step, MAX_ROWS),
+            x: Columns::rows(&bench.floats("x", &vec![f32::NAN; data.x.len()]), k),
+            x_codes: Some(&bench.words(
+                "x_codes",
+                &twin::coded_words(&twin::coded(&data.x, k, case.norm.then_some(&data.gain)), k / 32),
+            )),
+            norm: case.norm.then_some(Norm { weight: &gain, eps: EPS }),
+            weight: &bench.matrix("weight", &data.weight, target),
+            y: Columns::rows(&y, stride),
+            y_codes: Some(Coding { codes: &codes, gain: Some(&bench.floats("next", &next)) }),
+            epilogue: case.epilogue,
+            logit_rows: case.logit_rows,
+            scratch: Scratch { rows: Columns::rows(&unused, k), codes: &unused, half: &unused, parts: &unused },
+        }
+        .dispatches("test", case.width, target);
     if dispatches.len() != 1 {
         return Err(format!("{} dispatches, one is expected", dispatches.len()));
     }
@@ -316,9 +320,9 @@ fn run_coded(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
     };
     let mut decoded = vec![f64::NAN; expected.len()];
     let words = bench.read_words(&codes);
-    for (i, group) in words.chunks(coded::GROUP_WORDS).enumerate() {
+    for (i, group) in twin::coded_groups(&words, groups).into_iter().enumerate() {
         let (r, first) = (i / groups, i % groups * 32);
-        let (scale, squares) = (f64::from(f32::from_bits(group[8])), f64::from(f32::from_bits(group[9])));
+        let (scale, squares) = (f64::from(group.scale), f64::from(group.squares));
         let values: Vec<f64> = (first..first + 32)
             .map(|n| match n < outputs {
                 true if of_product => f64::from(got[r * stride + n]),
@@ -331,7 +335,7 @@ fn run_coded(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
             return Err(format!("row {r}, group {}: squares {squares}, expected {sum}", i % groups));
         }
         for (j, v) in values.iter().enumerate() {
-            let code = f64::from(group[j / 4].to_le_bytes()[j % 4] as i8);
+            let code = f64::from(group.codes[j]);
             let gained = v * next.get(first + j).map_or(0.0, |g| f64::from(*g));
             // Half a step, and what the sums of a SwiGLU are off.
             if (code * scale - gained).abs() > 0.502 * scale + if of_product { 0.0 } else { 0.01 * gained.abs() } {

@@ -8,6 +8,7 @@ use zebra_runtime::kernels::rmsnorm::Columns;
 use zebra_tests::compare::{Worst, compare_each, compare_relative};
 use zebra_tests::harness::{Bench, POISON, StepBuilder, on_gpu, report, shape_of};
 use zebra_tests::random::Random;
+use zebra_tests::reference::product::coded_groups;
 use zebra_tests::reference::quantize_rows as twin;
 
 use super::{Input, table, target};
@@ -93,17 +94,12 @@ impl Data {
         }
         .dispatch("test", target(gpu, case.subgroups, MAX_ROWS));
         bench.run(&[dispatch], shape_of(&step))?;
-        let four = |word: u32| match word {
-            POISON => [f32::from_bits(POISON); 4],
-            word => word.to_le_bytes().map(|byte| f32::from(byte as i8)),
-        };
-        let words = bench.read_words(&codes);
-        let groups = || words.chunks(coded::GROUP_WORDS);
-        if groups().any(|group| group[9..] != [POISON; 3]) {
-            return Err("words beside codes and scale were written".into());
+        let groups = coded_groups(&bench.read_words(&codes), case.groups());
+        if groups.iter().any(|group| group.squares.to_bits() != POISON) {
+            return Err("a sum of squares was written".into());
         }
-        let scales = groups().map(|group| f32::from_bits(group[8])).collect();
-        Ok((groups().flat_map(|group| group[..8].iter().copied().flat_map(four)).collect(), scales))
+        let scales = groups.iter().map(|group| group.scale).collect();
+        Ok((groups.iter().flat_map(|group| group.codes.iter().map(|c| f32::from(*c))).collect(), scales))
     }
 }
 

@@ -2,7 +2,7 @@
 // the chunked scan (ssm_scan.wgsl does its own).
 //
 // One lane owns one channel of one row. Inputs before the segment come from the slot's state, whose four taps are the
-// last four inputs, oldest first. The state itself is carried on by ssm_chunk.wgsl, once everyone has read it here.
+// last four inputs, oldest first. The state itself is carried on by ssm_states.wgsl, once everyone has read it here.
 
 override WG: u32 = 64u;
 

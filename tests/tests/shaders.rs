@@ -155,7 +155,7 @@ impl Shader {
 /// limits split or that fit whole.
 fn all_shaders() -> Vec<Shader> {
     let mut all = BTreeSet::new();
-    let roomy = Limits { binding: 2 << 30, buffer: 4 << 30, storage_buffers: 10, ..LEAST };
+    let roomy = Limits { binding: 2 << 30, buffer: 4 << 30, storage_buffers: 10, workgroup_memory: 32 << 10, ..LEAST };
     let kernels = [(false, false), (false, true), (true, false)];
     for (name, config) in configurations() {
         for (preset, cache) in

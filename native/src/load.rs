@@ -13,6 +13,7 @@ use zebra_runtime::weights::Preset;
 use crate::args::{Cache, Format, Kernels, ModelArgs};
 use crate::files::FolderFiles;
 use crate::hub::{self, HubOptions};
+use crate::pipelines;
 use crate::terminal::Terminal;
 
 /// An engine, and how long it took to load; a download before it does not count.
@@ -78,8 +79,13 @@ pub fn model(model: Option<&str>, adapter: Option<&str>, options: &LoadOptions, 
             bar.set(done, total);
         }
     };
-    let engine = block_on(Engine::load(&*files, gpu, options, &mut progress))?;
-    Ok(Loaded { engine, seconds: started.elapsed().as_secs_f64() })
+    let kept = pipelines::begin(&gpu);
+    let engine = block_on(Engine::load(&*files, gpu.clone(), options, &mut progress))?;
+    let seconds = started.elapsed().as_secs_f64();
+    if let Some(kept) = kept {
+        kept.update(&gpu);
+    }
+    Ok(Loaded { engine, seconds })
 }
 
 impl From<Format> for Preset {

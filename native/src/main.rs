@@ -14,6 +14,7 @@ mod load;
 mod make_random;
 mod messages;
 mod output;
+mod pipelines;
 mod quantize;
 mod staging;
 mod terminal;

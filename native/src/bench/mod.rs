@@ -14,7 +14,7 @@ use zebra_runtime::engine::{Engine, SamplingOptions};
 use zebra_runtime::model::{AdapterSpeed, Row, Step, Ticket, Token};
 
 use self::profile::{Adapter, Profile};
-use self::report::{Report, Speed};
+use self::report::{Allocator, Report, Speed};
 use crate::args::BenchArgs;
 use crate::load::{self, Loaded};
 use crate::output;
@@ -104,6 +104,7 @@ pub fn run(args: &BenchArgs, adapter: Option<&str>) -> Result<()> {
         dispatches_per_token: plan.dispatches_per_token().total,
         weight_bytes: plan.tensors.buffers().iter().map(zebra_runtime::gpu::Buffer::size).sum(),
         peak_gpu_bytes: allocated.values().sum(),
+        allocator_bytes: engine.model().gpu().held().map(|held| Allocator { used: held.used, reserved: held.reserved }),
         peak_host_bytes: peak_host_bytes(),
         results,
         adapter_speed: adapter_speed.as_ref().map(Adapter::new),

@@ -43,6 +43,13 @@ impl Speed {
     }
 }
 
+/// What the graphics library's allocator says it holds: bytes in use, and of the blocks of memory they lie in.
+#[derive(Debug, Serialize)]
+pub struct Allocator {
+    pub used: u64,
+    pub reserved: u64,
+}
+
 #[derive(Debug, Serialize)]
 pub struct Report {
     pub model: String,
@@ -59,6 +66,8 @@ pub struct Report {
     pub dispatches_per_token: usize,
     pub weight_bytes: u64,
     pub peak_gpu_bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allocator_bytes: Option<Allocator>,
     pub peak_host_bytes: Option<u64>,
     pub results: Vec<Speed>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -85,9 +94,12 @@ impl Report {
             self.dispatches_per_token,
         )?;
         let host = self.peak_host_bytes.map_or("not measured".into(), |b| format!("{:.1} MiB", mib(b)));
+        let allocator = self.allocator_bytes.as_ref().map_or(String::new(), |a| {
+            format!("; allocator: {:.1} in use, {:.1} reserved", mib(a.used), mib(a.reserved))
+        });
         writeln!(
             out,
-            "GPU memory {:.1} MiB (weights {:.1}) · peak host memory {host}",
+            "GPU memory {:.1} MiB (weights {:.1}{allocator}) · peak host memory {host}",
             mib(self.peak_gpu_bytes),
             mib(self.weight_bytes)
         )?;

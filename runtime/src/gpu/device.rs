@@ -1,6 +1,7 @@
 //! Opening a GPU, allocating, uploading, reading back, and turning its faults into [`Error`]s.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::rc::Rc;
@@ -124,6 +125,15 @@ impl Cooperative {
     }
 }
 
+/// Bytes that the backend's allocator holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    /// Of everything that was made on the device: planned buffers, and what goes with them (parameters, readback).
+    pub used: u64,
+    /// Of the blocks of memory which that lies in.
+    pub reserved: u64,
+}
+
 /// What the device reported outside of any call: kept until the next call asks.
 type Fault = Arc<Mutex<Option<Error>>>;
 
@@ -142,7 +152,14 @@ struct Inner {
     allocated: RefCell<BTreeMap<Purpose, u64>>,
     /// Made so far, for every program of this device.
     pipelines: RefCell<Pipelines>,
+    /// What they leave for the next run, and its name.
+    pipeline_cache: OnceCell<wgpu::PipelineCache>,
+    cache_name: Option<String>,
 }
+
+/// Bytes of a block of GPU memory that buffers share; larger buffers have their own, and blocks of host memory have half.
+/// wgpu's own choice grows to 256 MiB, of which the last stands half empty.
+const BLOCK: u64 = 64 << 20;
 
 const HOW_TO_GET_ONE: &str = if cfg!(target_arch = "wasm32") {
     "Use a browser with WebGPU (a current Chrome, Edge, Safari or Firefox) and leave its hardware acceleration on"
@@ -210,8 +227,13 @@ impl Gpu {
         })?;
 
         let offered = adapter.features();
-        let mut features =
-            offered & (wgpu::Features::SUBGROUP | wgpu::Features::SHADER_F16 | wgpu::Features::TIMESTAMP_QUERY);
+        let mut features = offered
+            & (wgpu::Features::SUBGROUP
+                | wgpu::Features::SHADER_F16
+                | wgpu::Features::TIMESTAMP_QUERY
+                | wgpu::Features::PIPELINE_CACHE);
+        let cache_name = Some(adapter.get_info()).filter(|_| features.contains(wgpu::Features::PIPELINE_CACHE));
+        let cache_name = cache_name.and_then(|info| wgpu::util::pipeline_cache_key(&info));
         let cooperative = Cooperative::offered(adapter, offered);
         let mut experimental = wgpu::ExperimentalFeatures::disabled();
         if cooperative.is_some() {
@@ -226,7 +248,7 @@ impl Gpu {
                 required_features: features,
                 required_limits: adapter.limits(),
                 experimental_features: experimental,
-                memory_hints: wgpu::MemoryHints::Performance,
+                memory_hints: wgpu::MemoryHints::Manual { suballocated_device_memory_block_size: BLOCK..BLOCK },
                 ..Default::default()
             })
             .await
@@ -258,6 +280,8 @@ impl Gpu {
             fault,
             allocated: RefCell::default(),
             pipelines: RefCell::default(),
+            pipeline_cache: OnceCell::new(),
+            cache_name,
         })))
     }
 
@@ -309,13 +333,22 @@ impl Gpu {
         self.0.allocated.borrow().clone()
     }
 
-    /// Makes the GPU's buffer of each, zero-filled; those that exist already are left as they are.
+    /// What the backend's allocator holds, where it tells (Vulkan, DX12).
+    pub fn held(&self) -> Option<Held> {
+        let report = self.0.device.generate_allocator_report()?;
+        Some(Held { used: report.total_allocated_bytes, reserved: report.total_reserved_bytes })
+    }
+
+    /// Makes the GPU's buffer of each, zero-filled; those that exist already are left as they are. The largest come first,
+    /// so that the small ones fill what they leave of a block.
     ///
     /// # Errors
     /// [`Error::Limit`] for a buffer over the adapter's limit, [`Error::OutOfMemory`] when the device refuses.
     pub async fn allocate(&self, buffers: &[Buffer]) -> Result<()> {
         let limit = self.limits().buffer;
-        for buffer in buffers.iter().filter(|b| !b.is_allocated()) {
+        let mut sorted: Vec<&Buffer> = buffers.iter().collect();
+        sorted.sort_by_key(|b| Reverse(b.size()));
+        for buffer in sorted.into_iter().filter(|b| !b.is_allocated()) {
             if buffer.size() > limit {
                 return Err(Error::Limit {
                     what: buffer.label().into(),
@@ -474,6 +507,14 @@ impl Gpu {
 
     pub(super) fn pipelines(&self) -> &RefCell<Pipelines> {
         &self.0.pipelines
+    }
+
+    pub(super) fn pipeline_cache(&self) -> &OnceCell<wgpu::PipelineCache> {
+        &self.0.pipeline_cache
+    }
+
+    pub(super) fn cache_name(&self) -> Option<&str> {
+        self.0.cache_name.as_deref()
     }
 
     pub(super) fn queue(&self) -> &wgpu::Queue {

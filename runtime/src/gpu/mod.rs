@@ -8,12 +8,13 @@
 mod buffer;
 mod device;
 mod dispatch;
+mod pipeline_cache;
 mod program;
 mod readback;
 mod timestamps;
 
 pub use buffer::{Buffer, Purpose};
-pub use device::{AdapterDescription, Cooperative, Gpu, Limits};
+pub use device::{AdapterDescription, Cooperative, Gpu, Held, Limits};
 pub use dispatch::{Access, Amount, Binding, Cost, Dispatch, Extent, Grid, Kernel, StepShape, StepSize};
 pub use program::{DispatchTime, Program};
 pub use readback::{Pending, Ring, Run};

@@ -150,7 +150,7 @@ impl Gpu {
                 constants: &kernel.constants,
                 zero_initialize_workgroup_memory: false,
             },
-            cache: None,
+            cache: self.pipeline_cache().get(),
         });
         if let Some(e) = scope.pop().await {
             return Err(Error::Gpu { what: format!("shader {}", kernel.name), reason: e.to_string() });

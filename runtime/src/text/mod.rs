@@ -1,6 +1,7 @@
 //! From messages to token ids and back: the tokenizer, the chat template, what a checkpoint says about how to generate,
 //! text that grows token by token, and strings that end an answer. Knows no model and no GPU.
 
+mod bpe;
 mod chat;
 mod defaults;
 mod stop;

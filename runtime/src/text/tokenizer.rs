@@ -3,18 +3,10 @@
 use std::rc::Rc;
 
 use crate::files::{Files, read_whole};
-use crate::text::{TextStream, path};
+use crate::text::{TextStream, bpe, path};
 use crate::{Error, Result};
 
 const FILE: &str = "tokenizer.json";
-
-type BpeTokenizer = tokenizers::TokenizerImpl<
-    tokenizers::models::bpe::BPE,
-    tokenizers::NormalizerWrapper,
-    tokenizers::PreTokenizerWrapper,
-    tokenizers::PostProcessorWrapper,
-    tokenizers::DecoderWrapper,
->;
 
 /// Text to token ids and back. Clones share the vocabulary.
 #[derive(Debug, Clone)]
@@ -27,13 +19,16 @@ impl Tokenizer {
     pub async fn load(files: &dyn Files) -> Result<Self> {
         let fail = |reason: String| Error::Tokenizer(format!("{}: {reason}", path(files, FILE)));
         let bytes = read_whole(files, FILE).await?.ok_or_else(|| fail("no such file".into()))?;
-        // The crate's own reading holds any model in a form of its own first, of ten times the file's size: 100 MB for a
-        // vocabulary of 128,000. A BPE model, as all of these are, it can read at once.
-        let mut inner = match serde_json::from_slice::<BpeTokenizer>(&bytes) {
-            Ok(bpe) => bpe.into(),
-            Err(_) => tokenizers::Tokenizer::from_bytes(&bytes).map_err(|e| fail(e.to_string()))?,
+        // A BPE model, as all of these are, is read at once; the crate's own reading holds any model in a form of its own
+        // first, of ten times the file's size: 100 MB for a vocabulary of 128,000.
+        let read = match bpe::File::parse(&bytes) {
+            Ok(file) => {
+                drop(bytes);
+                file.tokenizer()
+            }
+            Err(_) => tokenizers::Tokenizer::from_bytes(&bytes),
         };
-        drop(bytes);
+        let mut inner = read.map_err(|e| fail(e.to_string()))?;
         inner.with_truncation(None).map_err(|e| fail(e.to_string()))?;
         inner.with_padding(None);
         Ok(Self { inner: Rc::new(inner) })

@@ -1,13 +1,19 @@
 // Writes a cached row as parts/cache_q8.wgsl reads it: lane l of `lanes` every lanes-th word, beginning with l. A lane
 // finds the scale of its word's group by itself, which costs eight reads and no barrier.
 
-// The scale of eight quads as f16 rounds it, so that codes taken with it read back as what was measured.
+fn largest_of_quad(q: u32) -> f32 {
+    let v = abs(new_quad(min(q, params.latent_quads - 1u)));
+    return max(max(v.x, v.y), max(v.z, v.w));
+}
+
+// The scale of eight quads as f16 rounds it, so that codes taken with it read back as what was measured; 0 past the last
+// group.
 fn scale_of_group(group: u32) -> f32 {
-    var most = 0.0;
-    for (var q = 8u * group; q < min(8u * group + 8u, params.latent_quads); q++) {
-        let v = abs(new_quad(q));
-        most = max(most, max(max(v.x, v.y), max(v.z, v.w)));
-    }
+    let q = 8u * group;
+    let first = max(max(largest_of_quad(q), largest_of_quad(q + 1u)), max(largest_of_quad(q + 2u), largest_of_quad(q + 3u)));
+    let second =
+        max(max(largest_of_quad(q + 4u), largest_of_quad(q + 5u)), max(largest_of_quad(q + 6u), largest_of_quad(q + 7u)));
+    let most = select(0.0, max(first, second), q < params.latent_quads);
     return unpack2x16float(pack2x16float(vec2<f32>(min(most / 127.0, 65504.0), 0.0))).x;
 }
 

@@ -2,7 +2,8 @@
 
 @group(0) @binding(12) var<storage, read> kv_b_words: array<vec4<f32>>;
 
-// The four weights that start at 4 * quad, rows being whole groups of 32.
-fn kv_b_quad(quad: u32) -> vec4<f32> {
-    return kv_b_words[quad];
-}
+alias KvQuad = vec4<f32>;
+
+// The four weights that start at 4 * quad, rows being whole groups of 32; `kv_b_values` makes numbers of them.
+fn kv_b_at(quad: u32) -> KvQuad { return kv_b_words[quad]; }
+fn kv_b_values(w: KvQuad) -> vec4<f32> { return w; }

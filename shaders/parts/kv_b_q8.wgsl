@@ -3,9 +3,15 @@
 @group(0) @binding(12) var<storage, read> kv_b_words: array<u32>;
 @group(0) @binding(13) var<storage, read> kv_b_scales: array<u32>; // f16 [n, k / 32], two to a u32
 
-fn kv_b_scale(group: u32) -> f32 { return unpack2x16float(kv_b_scales[group >> 1u])[group & 1u]; }
+// As they are loaded: a computation would wait for them.
+struct KvQuad {
+    codes: u32,
+    scales: u32,
+    shift: u32,
+}
 
-// The four weights that start at 4 * quad, rows being whole groups of 32.
-fn kv_b_quad(quad: u32) -> vec4<f32> {
-    return kv_b_scale(quad >> 3u) * vec4<f32>(unpack4xI8(kv_b_words[quad]));
+// The four weights that start at 4 * quad, rows being whole groups of 32; `kv_b_values` makes numbers of them.
+fn kv_b_at(quad: u32) -> KvQuad { return KvQuad(kv_b_words[quad], kv_b_scales[quad >> 4u], (quad & 8u) << 1u); }
+fn kv_b_values(w: KvQuad) -> vec4<f32> {
+    return unpack2x16float(w.scales >> w.shift).x * vec4<f32>(unpack4xI8(w.codes));
 }

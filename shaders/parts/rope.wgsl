@@ -10,8 +10,10 @@ fn turn(i: u32, position: u32) -> vec2<f32> {
     return vec2<f32>(low.x * high.x - low.y * high.y, low.x * high.y + low.y * high.x);
 }
 
-// Element i of a turned vector whose pair at i is (even, odd).
-fn turned(pair: vec2<f32>, i: u32, position: u32) -> f32 {
-    let t = turn(i >> 1u, position);
-    return select(pair.x * t.x - pair.y * t.y, pair.x * t.y + pair.y * t.x, (i & 1u) == 1u);
+// A pair turned.
+fn turned_by(t: vec2<f32>, pair: vec2<f32>) -> vec2<f32> {
+    return vec2<f32>(pair.x * t.x - pair.y * t.y, pair.x * t.y + pair.y * t.x);
 }
+
+// Element i of a turned vector whose pair at i is (even, odd).
+fn turned(pair: vec2<f32>, i: u32, position: u32) -> f32 { return turned_by(turn(i >> 1u, position), pair)[i & 1u]; }

@@ -73,6 +73,11 @@ impl Spans {
         Extent::Spans { unit: Self::UNIT, most: self.most, parts: self.parts }
     }
 
+    /// Whether they are for steps of few rows.
+    pub(crate) fn of_few_rows(self) -> bool {
+        self.parts == u32::MAX
+    }
+
     pub(crate) fn params(self) -> [u32; 2] {
         [self.most, self.parts]
     }

@@ -1,12 +1,19 @@
 //! `mla_combine.wgsl`: the spans of an attention put together and taken back from latents to values.
 
+use super::coded::{self, Coding};
+use super::matrix::GROUP;
 use super::mla_attend::Spans;
 use super::mla_latent::CacheShape;
 use super::mla_query::{MlaHeads, whole};
-use super::{Matrix, STEP, Target, bindings, dispatch, shader};
+use super::{Matrix, STEP, Target, assert_words, bindings, dispatch, shader};
 use crate::gpu::{Buffer, Cost, Dispatch, Extent, Grid};
 
-const WG: usize = 256;
+/// Lanes of a workgroup in steps whose rows fill a GPU, and in others so many as the latent asks for, at most.
+const LANES: usize = 256;
+const MOST_LANES: usize = 640;
+/// Lanes that share a quad of the latent where the adapter has them: with what each asks for at once, they hold all spans
+/// of a row.
+const MOST_SHARES: usize = 16;
 
 /// `o[r, h] = Wv[g(h)] softmax-weighted latent`.
 #[derive(Debug)]
@@ -20,42 +27,72 @@ pub struct MlaCombine<'a> {
     pub weights: &'a Buffer,
     /// kv_b_proj `[kv_heads * (nope + v), latent]`.
     pub kv_b: &'a Matrix,
-    /// `[rows, o_stride]`: heads of `v`.
+    /// `[rows, o_stride]`: heads of `v`. Not written where `codes` are.
     pub o: &'a Buffer,
     pub o_stride: usize,
+    /// `[rows, heads * v / 32, 12]` words: o coded for the product that reads it, see [`super::coded`].
+    pub codes: Option<&'a Buffer>,
 }
 
 impl MlaCombine<'_> {
+    /// Whether o can be left coded: a head's values are whole groups.
+    pub fn can_code(heads: MlaHeads) -> bool {
+        heads.v.is_multiple_of(GROUP)
+    }
+
+    fn lanes(&self, target: Target) -> usize {
+        if !self.spans.of_few_rows() {
+            return LANES;
+        }
+        let most = MOST_LANES.min(target.limits.invocations as usize);
+        (MOST_SHARES * self.shape.latent_quads()).next_multiple_of(128).min(most).max(LANES)
+    }
+
     pub fn dispatch(&self, label: &str, target: Target) -> Dispatch {
         let (s, h) = (self.shape, self.heads);
-        assert!(s.latent_quads() <= WG, "{label}: a latent of {}", s.latent);
+        let lanes = self.lanes(target);
+        assert!(s.latent_quads() <= lanes, "{label}: a latent of {}", s.latent);
         assert!(h.heads * h.v <= self.o_stride, "{label}: rows of o are too short");
         let [most, parts] = self.spans.params();
-        assert!(most as usize <= WG, "{label}: {most} spans of a row");
         let part = whole(self.kv_b, label, target);
+        let octs = self.kv_b.k_padded() / 8;
+        let lanes_a_row = if 8 * h.v <= lanes { 8 } else { 4 };
+        let mut rows = h.v.min(lanes / lanes_a_row);
+        if let Some(codes) = self.codes {
+            assert!(Self::can_code(h), "{label}: heads of {} values are no whole groups", h.v);
+            assert_words(codes, coded::words(1, h.heads * h.v) as u64, "mla_combine.codes");
+            rows = rows / GROUP * GROUP;
+        }
+        let coding = coded::parts(self.codes.map(|codes| Coding { codes, gain: None }), rows, label);
         let params = [
             h.heads as u32,
             (h.heads / h.kv_heads) as u32,
             h.nope as u32,
             h.v as u32,
-            (self.kv_b.k_padded() / 8) as u32,
+            octs as u32,
             s.context as u32,
             most,
             parts,
             self.o_stride as u32,
         ];
         let mut constants = target.constants(vec![
-            ("WG", WG as f64),
+            ("WG", lanes as f64),
             ("LATENT_QUADS", s.latent_quads() as f64),
             ("LATENT_QUADS_PADDED", (self.kv_b.k_padded() / 4) as f64),
-            ("SHARES", (WG / s.latent_quads()) as f64),
+            ("SHARES", (lanes / s.latent_quads()) as f64),
+            ("LANES_A_ROW", lanes_a_row as f64),
+            ("ROWS", rows as f64),
+            ("OCTS", octs.div_ceil(lanes_a_row) as f64),
             Spans::constant(),
         ]);
         constants.extend(part.constants());
+        constants.extend(coding.constants);
         let mut sources = vec![shader!("mla_combine.wgsl"), shader!("parts/spans.wgsl"), STEP];
         sources.extend(part.sources());
+        sources.extend(coding.sources);
         let mut all = bindings(self.step, &[self.sums, self.weights], &[self.o]);
         all.extend(part.bindings());
+        all.extend(coding.bindings);
         dispatch(
             label,
             "mla_combine",

@@ -122,9 +122,22 @@ impl Mla {
         let (query, scale) = (&work.query, self.scale);
         let (q_b, kv_b) = (&self.q_proj, &self.kv_b_proj);
         let at_once = !pass.is_wide() && !target.plain && self.q_rank.is_some() && self.kv_norm.is_none();
-        if at_once && MlaProject::fits(q_b, kv_b, h, s, target) {
-            let project =
-                MlaProject { step, shape: s, heads: h, a, c_offset, k_offset, turns, q_b, kv_b, scale, query, latents };
+        if at_once && MlaProject::fits(q_b, kv_b, h, s, false, target) {
+            let project = MlaProject {
+                step,
+                shape: s,
+                heads: h,
+                a,
+                a_codes: None,
+                c_offset,
+                k_offset,
+                turns,
+                q_b,
+                kv_b,
+                scale,
+                query,
+                latents,
+            };
             all.push(project.dispatch(label, target));
         } else {
             let mut c = Columns { offset: c_offset, ..a };
@@ -168,6 +181,7 @@ impl Mla {
                 kv_b: &self.kv_b_proj,
                 o: o.buffer,
                 o_stride: o.stride,
+                codes: None,
             }
             .dispatch(label, target),
         );

@@ -97,6 +97,7 @@ fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
             kv_b: &kv_b_buffer,
             o: &o,
             o_stride,
+            codes: None,
         }
         .dispatch("test", target),
     ];

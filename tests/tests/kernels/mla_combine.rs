@@ -2,14 +2,16 @@
 
 use zebra_runtime::gpu::Gpu;
 use zebra_runtime::kernels::Target;
+use zebra_runtime::kernels::coded;
 use zebra_runtime::kernels::mla_attend::Spans;
 use zebra_runtime::kernels::mla_combine::MlaCombine;
 use zebra_runtime::kernels::mla_latent::{CacheFormat, CacheShape};
 use zebra_runtime::weights::WeightFormat;
-use zebra_tests::compare::{Tolerance, UNTOUCHED, Worst, compare};
+use zebra_tests::compare::{Tolerance, UNTOUCHED, Worst, compare, compare_each, compare_relative};
 use zebra_tests::harness::{Bench, POISON, StepBuilder, shape_of};
 use zebra_tests::random::Random;
 use zebra_tests::reference::mla_combine::{self as twin, Span};
+use zebra_tests::reference::product::decoded;
 use zebra_tests::reference::weight::{FORMATS, Weight};
 
 use super::mla_query::{MIXERS, Mla};
@@ -24,6 +26,8 @@ struct Case {
     cut: Cut,
     context: usize,
     spans: Spans,
+    /// o is left coded.
+    coded: bool,
 }
 
 /// Sums of some spans and of up to 290 products in f32, and an exponential a span.
@@ -67,9 +71,13 @@ fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
 
     let target = target(gpu, false, MAX_ROWS);
     let target = Target { limits: case.cut.limits(target.limits, case.format, n, latent), ..target };
+    if case.coded && !MlaCombine::can_code(h) {
+        return Err("cannot be coded".into());
+    }
     let o_stride = (h.heads * h.v).next_multiple_of(32) + 32;
     let bench = Bench::new(gpu);
     let o = bench.output("o", rows * o_stride);
+    let codes = bench.output("codes", coded::words(rows, h.heads * h.v));
     let dispatch = MlaCombine {
         step: &bench.step(&step, MAX_ROWS),
         shape: s,
@@ -80,6 +88,7 @@ fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
         kv_b: &bench.matrix("kv_b", &kv_b, target),
         o: &o,
         o_stride,
+        codes: case.coded.then_some(&codes),
     }
     .dispatch("test", target);
     bench.run(&[dispatch], shape_of(&step))?;
@@ -101,7 +110,30 @@ fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
             }
         }
     }
+    if case.coded {
+        compare(&bench.read(&o), &vec![UNTOUCHED; rows * o_stride], o_stride, Tolerance::sd(TOLERANCE))?;
+        let width = h.heads * h.v;
+        let expected: Vec<f64> = expected.chunks(o_stride).flat_map(|row| &row[..width]).copied().collect();
+        return compare_codes(&bench.read_words(&codes), &expected, width);
+    }
     compare(&bench.read(&o), &expected, o_stride, Tolerance::sd(TOLERANCE))
+}
+
+/// Coded rows against what they were rounded from: values within half a step, and of each group its step and its sum of
+/// squares.
+fn compare_codes(codes: &[u32], expected: &[f64], width: usize) -> Result<Worst, String> {
+    let values: Vec<f32> = decoded(codes).into_iter().map(|(v, _)| v as f32).collect();
+    let (mut units, mut units_twin, mut steps) = (Vec::new(), Vec::new(), Vec::new());
+    for (group, e) in codes.chunks(coded::GROUP_WORDS).zip(expected.chunks(32)) {
+        let step = e.iter().fold(0f64, |top, v| top.max(v.abs())) / 127.0;
+        units.extend([f32::from_bits(group[8]), f32::from_bits(group[9])]);
+        units_twin.extend([step, e.iter().map(|v| v * v).sum()]);
+        steps.push(step);
+    }
+    let worst =
+        compare_each(&values, expected, width, |i, _| 0.501 * steps[i / 32]).map_err(|e| format!("codes: {e}"))?;
+    compare_relative(&units, &units_twin, 2, 1e-4).map_err(|e| format!("steps and squares: {e}"))?;
+    Ok(worst)
 }
 
 #[test]
@@ -117,17 +149,24 @@ fn mla_combine() {
                 4 => (9000, Spans::narrow(9000)),
                 _ => (9000, Spans::new(9000, 256, 35)),
             };
-            let case = Case { mla, format, cut: Cut::Whole, context, spans };
+            let case = Case { mla, format, cut: Cut::Whole, context, spans, coded: false };
             cases.push(case);
+            if MlaCombine::can_code(mla.heads) {
+                cases.push(Case { coded: true, ..case });
+            }
             if mla.latent < 128 {
                 cases.push(Case { cut: Cut::Pieces, context: 600, spans: Spans::narrow(600), ..case });
             }
-            // As many spans as a workgroup has lanes.
+            // More spans than a plan has, and one alone.
             if i + j == 1 {
                 cases.push(Case { context: 9000, spans: Spans::new(9000, 256, u32::MAX), ..case });
                 cases.push(Case { context: 9000, spans: Spans::one(), ..case });
             }
         }
+    }
+    // The last one is a control too.
+    if let Some(case) = cases.iter().find(|case| case.coded).copied() {
+        cases.push(case);
     }
     table("mla_combine", cases, run);
 }

@@ -10,6 +10,7 @@ use zebra_runtime::weights::WeightFormat;
 use zebra_tests::compare::{Tolerance, Worst, compare};
 use zebra_tests::harness::{Bench, POISON, StepBuilder, shape_of};
 use zebra_tests::random::Random;
+use zebra_tests::reference::product::{coded, decoded};
 use zebra_tests::reference::rope::Rope;
 use zebra_tests::reference::weight::{FORMATS, Weight};
 use zebra_tests::reference::{cache, dot, mla_latent, mla_query};
@@ -25,6 +26,9 @@ struct Case {
     mla: Mla,
     q_rank: usize,
     format: WeightFormat,
+    /// q_a comes coded.
+    coded: bool,
+    subgroups: bool,
     cache: CacheFormat,
     rows: usize,
     /// Invocations of a workgroup that the kernel may plan with.
@@ -55,10 +59,10 @@ fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
     let mut a = random.normals(rows * stride, 1.0);
     a.chunks_mut(stride).for_each(|row| row[case.q_rank..c_offset].fill(0.0));
 
-    let target = target(gpu, false, MAX_ROWS);
+    let target = target(gpu, case.subgroups, MAX_ROWS);
     let mut limits = target.limits;
     limits.invocations = limits.invocations.min(case.invocations);
-    limits.storage_buffers = limits.storage_buffers.max(9);
+    limits.storage_buffers = limits.storage_buffers.max(10);
     let target = Target { limits, ..target };
     let bench = Bench::new(gpu);
     let width = 4 * s.row_quads();
@@ -66,14 +70,17 @@ fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
     let latents = bench.output("latents", SLOTS * s.context * s.row_words());
     let q_b_matrix = bench.matrix("q_b", &q_b, target);
     let kv_b_matrix = bench.matrix("kv_b", &kv_b, target);
-    if !MlaProject::fits(&q_b_matrix, &kv_b_matrix, h, s, target) {
+    if !MlaProject::fits(&q_b_matrix, &kv_b_matrix, h, s, case.coded, target) {
         return Err("does not fit".into());
     }
+    let codes = coded(&a, stride, None);
+    let a_codes = bench.words("a_codes", &codes);
     let dispatch = MlaProject {
         step: &bench.step(&step, MAX_ROWS),
         shape: s,
         heads: h,
         a: Columns::rows(&bench.floats("a", &a), stride),
+        a_codes: case.coded.then_some(&a_codes),
         c_offset,
         k_offset,
         turns: &bench.floats("turns", bytemuck::cast_slice(&turns(&rope.inv_freq, rope.scale, s.context))),
@@ -90,17 +97,19 @@ fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
     if input == Input::Altered {
         q_b[0] += 1.0;
     }
+    // What q_b_proj multiplies; a code is exact in f32.
+    let q_a = if case.coded { decoded(&codes).into_iter().map(|(v, _)| v as f32).collect() } else { a.clone() };
     let mut expected = Vec::new();
     let mut written = vec![false; SLOTS * s.context];
     let (mut cached, mut cached_twin) = (Vec::new(), Vec::new());
     let words = bench.read_words(&latents);
     for (r, row) in step.rows.iter().enumerate() {
-        let a = &a[r * stride..][..stride];
+        let (a, q_a) = (&a[r * stride..][..stride], &q_a[r * stride..][..case.q_rank]);
         for head in 0..h.heads {
             let q: Vec<f32> = (0..head_rows)
                 .map(|d| {
                     let weights = &q_b[(head * head_rows + d) * case.q_rank..][..case.q_rank];
-                    dot(&a[..case.q_rank], weights) as f32
+                    dot(q_a, weights) as f32
                 })
                 .collect();
             let kv = head / (h.heads / h.kv_heads);
@@ -146,9 +155,14 @@ fn mla_project() {
         for (j, format) in FORMATS.into_iter().enumerate() {
             let cache = [CacheFormat::F32, CacheFormat::F16, CacheFormat::Q8][(i + j) % 3];
             let (q_rank, rows) = ([24, 1344, 97, 64][(i + j) % 4], [1, 3, 4][j % 3]);
-            let case = Case { mla, q_rank, format, cache, rows, invocations: u32::MAX };
-            cases.push(Case { invocations: 256, ..case });
+            let (coded, subgroups) = (format.is_quantized(), (i + j) % 2 == 0);
+            let case = Case { mla, q_rank, format, coded, subgroups, cache, rows, invocations: u32::MAX };
+            cases.push(Case { invocations: 256, subgroups: !subgroups, ..case });
             cases.push(case);
+            // Without codes quantized weights are multiplied in f32.
+            if coded {
+                cases.push(Case { coded: false, ..case });
+            }
         }
     }
     table("mla_project", cases, run);

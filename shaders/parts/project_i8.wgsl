@@ -1,0 +1,35 @@
+// q_a and q_b_proj for mla_project.wgsl on int8 dot products. An item is a group of 32: q_a has it in int8 already
+// (parts/store_coded.wgsl), and products within it are exact.
+
+@group(0) @binding(14) var<storage, read> a_codes: array<vec4<u32>>; // [rows, a_groups, 3]: codes, then the scale
+
+struct Input {
+    a: vec4<u32>,
+    b: vec4<u32>,
+    scale: f32,
+}
+
+struct Weights {
+    w0: Packed,
+    w1: Packed,
+    w2: Packed,
+    w3: Packed,
+    scales: vec4<f32>,
+}
+
+fn input_at(r: u32, group: u32) -> Input {
+    let at = 3u * (r * params.a_groups + group);
+    return Input(a_codes[at], a_codes[at + 1u], bitcast<f32>(a_codes[at + 2u].x));
+}
+
+fn weights_at(rows: vec4<u32>, group: u32) -> Weights {
+    let g = rows * ITEMS + group;
+    return Weights(packed_group(g.x), packed_group(g.y), packed_group(g.z), packed_group(g.w),
+                   vec4<f32>(scale_of(g.x), scale_of(g.y), scale_of(g.z), scale_of(g.w)));
+}
+
+fn products(w: Weights, x: Input) -> vec4<f32> {
+    let sums = vec4<i32>(dot_group(w.w0, x.a, x.b), dot_group(w.w1, x.a, x.b), dot_group(w.w2, x.a, x.b),
+                         dot_group(w.w3, x.a, x.b));
+    return (DOT_SCALE * x.scale) * w.scales * vec4<f32>(sums);
+}

@@ -198,7 +198,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
             }
             workgroupBarrier();
             if (lid < ROWS / 4u && d0 + 4u * lid < params.v_dim) {
-                store_coded(lid, ((r * params.heads + h) * params.v_dim + d0) / 32u + lid / 8u);
+                store_coded(lid, r, (h * params.v_dim + d0) / 32u + lid / 8u, params.heads * params.v_dim / 32u);
             }
         }
     }

@@ -71,7 +71,7 @@ pub struct MlaProject<'a> {
     pub heads: MlaHeads,
     /// `[rows, stride]`: q_a, then from their offsets on the latent and k_pe.
     pub a: Columns<'a>,
-    /// `[rows, stride / 32, 12]` words: the same rows coded, see [`super::coded`]. Where q_b_proj is quantized its product
+    /// `[rows, 3, stride / 32, 4]` words: the same rows coded, see [`super::coded`]. Where q_b_proj is quantized its product
     /// then takes these, and is of int8.
     pub a_codes: Option<&'a Buffer>,
     /// f32 before the latent in a row of `a`.

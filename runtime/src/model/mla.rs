@@ -116,19 +116,22 @@ impl Mla {
 
         // q_a and [latent | k_pe] in one product.
         let a = work.wide.strided(self.a_proj.n());
+        let at_once = !pass.is_wide() && !target.plain && self.q_rank.is_some() && self.kv_norm.is_none();
+        let fits = |coded| at_once && MlaProject::fits(&self.q_proj, &self.kv_b_proj, h, s, coded, target);
+        let y_codes = pass.codes(work, fits(true) && Product::can_code(&self.a_proj, Epilogue::Store, target));
         let a_proj = work.product(work.x.all(), Some(norm), &self.a_proj, a, Epilogue::Store);
-        let mut all = product("a_proj", Product { x_codes, ..a_proj });
+        let mut all = product("a_proj", Product { x_codes, y_codes, ..a_proj });
+        let a_codes = y_codes.map(|c| c.codes);
         let (c_offset, k_offset) = (self.latent_offset, self.latent_offset + s.latent);
         let (query, scale) = (&work.query, self.scale);
         let (q_b, kv_b) = (&self.q_proj, &self.kv_b_proj);
-        let at_once = !pass.is_wide() && !target.plain && self.q_rank.is_some() && self.kv_norm.is_none();
-        if at_once && MlaProject::fits(q_b, kv_b, h, s, false, target) {
+        if a_codes.is_some() || fits(false) {
             let project = MlaProject {
                 step,
                 shape: s,
                 heads: h,
                 a,
-                a_codes: None,
+                a_codes,
                 c_offset,
                 k_offset,
                 turns,
@@ -170,6 +173,7 @@ impl Mla {
             None => attend.dispatch(label, target),
         });
         let o = work.heads.strided(h.heads * h.v);
+        let codes = pass.codes(work, MlaCombine::can_code(h)).map(|c| c.codes);
         all.push(
             MlaCombine {
                 step,
@@ -181,12 +185,12 @@ impl Mla {
                 kv_b: &self.kv_b_proj,
                 o: o.buffer,
                 o_stride: o.stride,
-                codes: None,
+                codes,
             }
             .dispatch(label, target),
         );
         let out_proj = work.product(o, None, &self.out_proj, work.x.all(), Epilogue::Add);
-        all.extend(product("out_proj", Product { y_codes: pass.codes_of_x(work, next), ..out_proj }));
+        all.extend(product("out_proj", Product { x_codes: codes, y_codes: pass.codes_of_x(work, next), ..out_proj }));
         all
     }
 

@@ -98,7 +98,7 @@ impl Work {
             x: make("x", config.hidden_size),
             n: make("n", config.hidden_size.max(most.n)),
             x_codes: f32s("x_codes", coded::words(narrow, config.hidden_size)),
-            codes: f32s("codes", coded::words(if halves { narrow } else { rows }, widest)),
+            codes: f32s("codes", coded::words(if halves { narrow } else { rows }, widest.max(most.coded))),
             half: f32s("half", if halves { half_rows::bytes(options.max_rows, widest) as usize / 4 } else { 0 }),
             parts: f32s("parts", options.cooperative.map_or(0, |m| matmul_coop::parts_bytes(m, widest) as usize / 4)),
             wide: make("wide", most.wide),
@@ -160,6 +160,7 @@ impl Work {
 /// The widest of each over the layers.
 #[derive(Default)]
 struct Most {
+    coded: usize,
     n: usize,
     wide: usize,
     u: usize,
@@ -188,8 +189,10 @@ impl Most {
             Layer::Mla(m) => {
                 let cache = super::mla::cache_shape(m, options);
                 let q_a = m.q_lora_rank.unwrap_or(0);
+                let a = q_a.next_multiple_of(32) + m.kv_lora_rank + m.qk_rope_head_dim;
                 up(&mut self.n, q_a);
-                up(&mut self.wide, q_a.next_multiple_of(32) + m.kv_lora_rank + m.qk_rope_head_dim);
+                up(&mut self.wide, a);
+                up(&mut self.coded, a);
                 up(&mut self.heads, m.heads * m.v_head_dim);
                 up(&mut self.q, m.heads * (m.qk_nope_head_dim + m.qk_rope_head_dim));
                 up(&mut self.latent, if m.lora_layer_norm { m.kv_lora_rank } else { 0 });

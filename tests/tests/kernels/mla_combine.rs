@@ -11,7 +11,7 @@ use zebra_tests::compare::{Tolerance, UNTOUCHED, Worst, compare, compare_each, c
 use zebra_tests::harness::{Bench, POISON, StepBuilder, shape_of};
 use zebra_tests::random::Random;
 use zebra_tests::reference::mla_combine::{self as twin, Span};
-use zebra_tests::reference::product::decoded;
+use zebra_tests::reference::product::coded_groups;
 use zebra_tests::reference::weight::{FORMATS, Weight};
 
 use super::mla_query::{MIXERS, Mla};
@@ -122,11 +122,12 @@ fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
 /// Coded rows against what they were rounded from: values within half a step, and of each group its step and its sum of
 /// squares.
 fn compare_codes(codes: &[u32], expected: &[f64], width: usize) -> Result<Worst, String> {
-    let values: Vec<f32> = decoded(codes).into_iter().map(|(v, _)| v as f32).collect();
+    let groups = coded_groups(codes, width / 32);
+    let values: Vec<f32> = groups.iter().flat_map(|g| g.codes.iter().map(|c| f32::from(*c) * g.scale)).collect();
     let (mut units, mut units_twin, mut steps) = (Vec::new(), Vec::new(), Vec::new());
-    for (group, e) in codes.chunks(coded::GROUP_WORDS).zip(expected.chunks(32)) {
+    for (group, e) in groups.iter().zip(expected.chunks(32)) {
         let step = e.iter().fold(0f64, |top, v| top.max(v.abs())) / 127.0;
-        units.extend([f32::from_bits(group[8]), f32::from_bits(group[9])]);
+        units.extend([group.scale, group.squares]);
         units_twin.extend([step, e.iter().map(|v| v * v).sum()]);
         steps.push(step);
     }

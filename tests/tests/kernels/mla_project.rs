@@ -10,7 +10,7 @@ use zebra_runtime::weights::WeightFormat;
 use zebra_tests::compare::{Tolerance, Worst, compare};
 use zebra_tests::harness::{Bench, POISON, StepBuilder, shape_of};
 use zebra_tests::random::Random;
-use zebra_tests::reference::product::{coded, decoded};
+use zebra_tests::reference::product::{coded, coded_words, decoded};
 use zebra_tests::reference::rope::Rope;
 use zebra_tests::reference::weight::{FORMATS, Weight};
 use zebra_tests::reference::{cache, dot, mla_latent, mla_query};
@@ -73,7 +73,7 @@ fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
     if !MlaProject::fits(&q_b_matrix, &kv_b_matrix, h, s, case.coded, target) {
         return Err("does not fit".into());
     }
-    let codes = coded(&a, stride, None);
+    let codes = coded_words(&coded(&a, stride, None), stride / 32);
     let a_codes = bench.words("a_codes", &codes);
     let dispatch = MlaProject {
         step: &bench.step(&step, MAX_ROWS),
@@ -98,7 +98,8 @@ fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
         q_b[0] += 1.0;
     }
     // What q_b_proj multiplies; a code is exact in f32.
-    let q_a = if case.coded { decoded(&codes).into_iter().map(|(v, _)| v as f32).collect() } else { a.clone() };
+    let q_a =
+        if case.coded { decoded(&codes, stride / 32).into_iter().map(|(v, _)| v as f32).collect() } else { a.clone() };
     let mut expected = Vec::new();
     let mut written = vec![false; SLOTS * s.context];
     let (mut cached, mut cached_twin) = (Vec::new(), Vec::new());

@@ -33,7 +33,7 @@ const PARTS: u8 = 3;
 
 /// Parts of k for so many small tiles.
 fn splits(tiles: u32, k: usize) -> u32 {
-    (SHARING / tiles).min(blocks(k) / PART_BLOCKS).min(MOST_PARTS).max(1)
+    (SHARING / tiles).min(blocks(k) / PART_BLOCKS).clamp(1, MOST_PARTS)
 }
 
 fn blocks(k: usize) -> u32 {

@@ -612,7 +612,10 @@ mod tests {
     use futures_util::FutureExt;
     use futures_util::future::LocalBoxFuture;
     use zebra_runtime::config::Layer;
-    use zebra_runtime::files::MemoryFiles;
+    use zebra_runtime::engine::{CacheFormat, LoadOptions};
+    use zebra_runtime::files::{Files, MemoryFiles};
+    use zebra_runtime::gpu::{Cooperative, Gpu, Limits, Purpose};
+    use zebra_runtime::model::{Model, Plan, PlanOptions, Row, Step, Token};
     use zebra_runtime::text::Tokenizer;
     use zebra_runtime::weights::{Checkpoint, GROUP, MatrixChunk, MatrixSink, format};
 
@@ -653,6 +656,86 @@ mod tests {
                 })
                 .collect();
             assert_eq!((latents.len(), latents.iter().sum::<usize>()), (mla, latent), "{name}");
+        }
+    }
+
+    #[test]
+    fn activations_of_a_prompts_chunk_are_small() {
+        const MOST: u64 = 200_000_000;
+        let limits = Limits {
+            binding: 2 << 30,
+            buffer: 1 << 40,
+            workgroups: 65_535,
+            workgroup_memory: 48 << 10,
+            invocations: 1024,
+            storage_buffers: 1 << 20,
+            uniform_alignment: 64,
+            subgroup: 32,
+        };
+        let activations = |model, slots, context, logit_rows, cooperative, plain| {
+            // What the program asks for on a GPU, see `LoadOptions`.
+            let options = PlanOptions {
+                preset: Preset::Q4,
+                cache: CacheFormat::Q8,
+                slots,
+                context,
+                max_rows: 512,
+                narrow_rows: 8,
+                logit_rows,
+                plain,
+                subgroups: !plain,
+                cooperative,
+            };
+            let plan = Plan::new(&specs(&sizes(model)).0, options, limits).expect("it fits");
+            plan.bytes().iter().find(|(purpose, _)| *purpose == Purpose::Activations).expect("some").1
+        };
+        let units = Some(Cooperative { side: 16, lanes: 32 });
+        for model in [Geometry::B8Mla8, Geometry::B8Mla16] {
+            for (cooperative, plain) in [(units, false), (None, false), (None, true)] {
+                for (slots, context) in [(1, 4096), (1, 131_072), (48, 4352)] {
+                    let bytes = activations(model, slots, context, slots, cooperative, plain);
+                    println!("{model:?}, {slots} slots of {context}: {:.1} MB", bytes as f64 / 1e6);
+                    assert!(bytes <= MOST, "{model:?}, {slots} slots of {context}, {cooperative:?}: {bytes}");
+                }
+            }
+        }
+        // Only because few rows ask for logits.
+        assert!(activations(Geometry::B8Mla8, 1, 4096, 512, units, false) > MOST);
+    }
+
+    #[test]
+    fn the_gpu_holds_what_was_planned() {
+        const MIB: u64 = 1 << 20;
+        let parent = tempfile::tempdir().expect("a temporary folder");
+        let out = parent.path().join("model");
+        make(
+            &SMALL,
+            &MakeRandomArgs { preset: Geometry::B1Mla4, format: RandomFormat::Q4, seed: 7, out: out.clone() },
+            &mut |_, _| {},
+        )
+        .expect("makes");
+        let folder = FolderFiles::open(&out).expect("the folder is there");
+        for files in [&folder as &dyn Files, &crate::embedded::files().expect("the pocket model")] {
+            let gpu = pollster::block_on(Gpu::open(None)).expect("an adapter");
+            let checkpoint = pollster::block_on(Checkpoint::open(files)).expect("it opens");
+            let plan = LoadOptions::default().plan(&checkpoint, &gpu).expect("it fits");
+            let planned: u64 = plan.bytes().iter().map(|(_, bytes)| bytes).sum();
+            let model = pollster::block_on(Model::load(gpu.clone(), &checkpoint, plan, &mut |_, _| {}));
+            let mut model = model.expect("it loads");
+            let row = Row { slot: 0, token: Token::Id(1), position: 0, logits: true, sample: true };
+            let ticket = model.submit(&Step { rows: vec![row] }).expect("a step");
+            pollster::block_on(model.wait(ticket)).expect("a token");
+
+            let held = gpu.held().expect("an allocator that tells");
+            let what = format!("{}: {planned} planned, {held:?}", files.describe());
+            println!("{what}");
+            assert_eq!(gpu.allocated().values().sum::<u64>(), planned, "{what}");
+            // Beside what is planned: parameters, and the buffers that tokens come back in.
+            assert!((planned..planned + planned / 20 + MIB).contains(&held.used), "{what}");
+            // The last block is not full.
+            assert!(held.reserved <= planned + planned / 20 + 64 * MIB, "{what}");
+            drop(model);
+            assert!(gpu.held().is_some_and(|left| left.used < 4 * MIB), "{what}: {:?} are left", gpu.held());
         }
     }
 

@@ -15,6 +15,7 @@ fn zebra(arguments: &[&str], input: &[u8]) -> Output {
         .args(arguments)
         .env("HF_HUB_OFFLINE", "1")
         .env("HF_HOME", env!("CARGO_TARGET_TMPDIR"))
+        .env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"))
         .env_remove("ZEBRA_LOG")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -183,6 +184,9 @@ fn a_measurement_tells_each_test_and_two_are_compared() {
     let names: Vec<&str> = report["results"].as_array().unwrap().iter().map(|r| r["test"].as_str().unwrap()).collect();
     assert_eq!(names, ["pp16", "tg4", "tg4 x 2", "pp16 @ d8", "tg4 @ d8", "tg4 @ d8 x 2"]);
     assert!(report["results"][1]["gpu_busy"].as_f64().unwrap() > 0.0);
+    let bytes = |value: &Value| value.as_f64().unwrap();
+    let held = bytes(&report["allocator_bytes"]["used"]) / bytes(&report["peak_gpu_bytes"]);
+    assert!((1.0..1.05).contains(&held), "the allocator holds {held} of what is planned");
     assert!(report["adapter_speed"]["gigabytes_per_second"].as_f64().unwrap() > 0.0);
     let kernels = report["results"][1]["profile"]["kernels"].as_array().unwrap();
     let count: u64 = kernels.iter().map(|k| k["dispatches"].as_u64().unwrap()).sum();

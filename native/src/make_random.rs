@@ -695,7 +695,9 @@ mod tests {
                 for (slots, context) in [(1, 4096), (1, 131_072), (48, 4352)] {
                     let bytes = activations(model, slots, context, slots, cooperative, plain);
                     println!("{model:?}, {slots} slots of {context}: {:.1} MB", bytes as f64 / 1e6);
-                    assert!(bytes <= MOST, "{model:?}, {slots} slots of {context}, {cooperative:?}: {bytes}");
+                    // A step may hold a row of each slot: the chunked scan then a layer's state of each, and it asks for logits.
+                    let most = MOST + u64::from(slots - 1) * (5 << 19);
+                    assert!(bytes <= most, "{model:?}, {slots} slots of {context}, {cooperative:?}: {bytes}");
                 }
             }
         }

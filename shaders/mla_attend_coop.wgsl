@@ -17,6 +17,7 @@ override LATENT_QUADS: u32;
 override QUERY_QUADS: u32;    // latent_quads + rope_quads
 override ROW_VEC4: u32;       // of a cached row
 override QUERY_LINES: u32;    // 0, or HEADS where K_STEPS is more than KEPT
+override WHOLE: bool;         // heads fill their blocks, and the latent its matrices: sums are put out as they are
 
 const QUADS: u32 = SIDE / 4u; // of a matrix's row
 const TILES_M: u32 = 2u;      // matrices along the heads
@@ -388,33 +389,54 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) groups: 
     if (part == 0u && there) {
         weights[start + (h0 + line) * spans] = vec2<f32>(top, all);
     }
-    // Which elements of a cooperative matrix a lane has is not known: they go through workgroup memory. What a column
-    // that is not there would put out lies past LATENT_QUADS.
-    coopStoreT(o00, &scores[mine], QUADS);
-    workgroupBarrier();
-    finish(mine, lane, h0, 0u, subgroup, start, spans);
-    workgroupBarrier();
-    coopStoreT(o10, &scores[mine], QUADS);
-    workgroupBarrier();
-    finish(mine, lane, h0, 1u, subgroup, start, spans);
-    if (COLUMNS > 1u) {
+    if (WHOLE) {
+        // A subgroup's column that is another's again has the same sums. naga wants names for what a store is told.
+        let pitch = spans * LATENT_QUADS;
+        let to_0 = (start + h0 * spans) * LATENT_QUADS + column_0 * QUADS;
+        let to_1 = (start + h0 * spans) * LATENT_QUADS + column_1 * QUADS;
+        let to_2 = (start + h0 * spans) * LATENT_QUADS + column_2 * QUADS;
+        let below_0 = to_0 + SIDE * pitch;
+        let below_1 = to_1 + SIDE * pitch;
+        let below_2 = to_2 + SIDE * pitch;
+        coopStoreT(o00, &sums[to_0], pitch);
+        coopStoreT(o10, &sums[below_0], pitch);
+        if (COLUMNS > 1u) {
+            coopStoreT(o01, &sums[to_1], pitch);
+            coopStoreT(o11, &sums[below_1], pitch);
+        }
+        if (COLUMNS > 2u) {
+            coopStoreT(o02, &sums[to_2], pitch);
+            coopStoreT(o12, &sums[below_2], pitch);
+        }
+    } else {
+        // Which elements of a cooperative matrix a lane has is not known: they go through workgroup memory. What a
+        // column that is not there would put out lies past LATENT_QUADS.
+        coopStoreT(o00, &scores[mine], QUADS);
         workgroupBarrier();
-        coopStoreT(o01, &scores[mine], QUADS);
+        finish(mine, lane, h0, 0u, subgroup, start, spans);
         workgroupBarrier();
-        finish(mine, lane, h0, 0u, subgroup + SUBGROUPS, start, spans);
+        coopStoreT(o10, &scores[mine], QUADS);
         workgroupBarrier();
-        coopStoreT(o11, &scores[mine], QUADS);
-        workgroupBarrier();
-        finish(mine, lane, h0, 1u, subgroup + SUBGROUPS, start, spans);
-    }
-    if (COLUMNS > 2u) {
-        workgroupBarrier();
-        coopStoreT(o02, &scores[mine], QUADS);
-        workgroupBarrier();
-        finish(mine, lane, h0, 0u, subgroup + 2u * SUBGROUPS, start, spans);
-        workgroupBarrier();
-        coopStoreT(o12, &scores[mine], QUADS);
-        workgroupBarrier();
-        finish(mine, lane, h0, 1u, subgroup + 2u * SUBGROUPS, start, spans);
+        finish(mine, lane, h0, 1u, subgroup, start, spans);
+        if (COLUMNS > 1u) {
+            workgroupBarrier();
+            coopStoreT(o01, &scores[mine], QUADS);
+            workgroupBarrier();
+            finish(mine, lane, h0, 0u, subgroup + SUBGROUPS, start, spans);
+            workgroupBarrier();
+            coopStoreT(o11, &scores[mine], QUADS);
+            workgroupBarrier();
+            finish(mine, lane, h0, 1u, subgroup + SUBGROUPS, start, spans);
+        }
+        if (COLUMNS > 2u) {
+            workgroupBarrier();
+            coopStoreT(o02, &scores[mine], QUADS);
+            workgroupBarrier();
+            finish(mine, lane, h0, 0u, subgroup + 2u * SUBGROUPS, start, spans);
+            workgroupBarrier();
+            coopStoreT(o12, &scores[mine], QUADS);
+            workgroupBarrier();
+            finish(mine, lane, h0, 1u, subgroup + 2u * SUBGROUPS, start, spans);
+        }
     }
 }

@@ -43,6 +43,11 @@ impl Tiling {
         if (4 * shape.row_quads()).div_ceil(self.side) > KEPT { self.heads() } else { 0 }
     }
 
+    /// Whether every element of its matrices of sums is one of a head's latent.
+    fn whole(self, shape: CacheShape, heads: usize) -> bool {
+        heads.is_multiple_of(self.heads()) && (4 * shape.latent_quads()).is_multiple_of(self.side)
+    }
+
     fn fits(self, shape: CacheShape, limits: &Limits) -> bool {
         let columns = (4 * shape.latent_quads()).div_ceil(self.side).div_ceil(self.subgroups());
         let row = (4 * shape.row_quads()).next_multiple_of(self.side) + 8;
@@ -94,6 +99,7 @@ pub fn dispatch(attend: &MlaAttend<'_>, label: &str, matrices: Cooperative, targ
             ("QUERY_QUADS", s.row_quads() as f64),
             ("ROW_VEC4", (s.row_words() / 4) as f64),
             ("QUERY_LINES", t.query_lines(s) as f64),
+            ("WHOLE", f64::from(u8::from(t.whole(s, attend.heads)))),
             Spans::constant(),
         ]),
         &params,

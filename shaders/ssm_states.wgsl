@@ -21,7 +21,7 @@ override WG: u32;           // T * T
 override T: u32;            // quads of p and of n in a tile: 8 or 16
 override QUADS: u32;        // head_dim / 4
 override CHUNK: u32;        // 32 or 64
-override SLAB: u32;         // 8 or 16, T at the most
+override SLAB: u32;         // 8, 16 or 32, 2 T at the most
 override TILE: u32;         // SLAB * T
 override TILES: u32;        // 2 * TILE
 override LOADS: u32;        // quads of x, and of B, that a lane loads of a slab: TILE / WG rounded up, 1 or 2

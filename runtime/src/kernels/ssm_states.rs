@@ -37,7 +37,8 @@ impl Tiling {
         let tile = if quads > 16 { 16 } else { 8 };
         let with = |slab| Self { tile, side: quads.div_ceil(tile), slab, span: MOST_SPAN.min(4 * tile * tile) };
         let most = limits.workgroup_memory as usize;
-        Some(with(16)).filter(|t| t.memory() <= most).unwrap_or_else(|| with(8))
+        // The more rows are on their way at once, the fewer waits: a lane loads two of them at most.
+        [32, 16].map(with).into_iter().find(|t| t.slab <= 2 * tile && t.memory() <= most).unwrap_or_else(|| with(8))
     }
 
     /// Bytes of workgroup memory.

@@ -157,11 +157,7 @@ fn head_of_part(part: Part, head: u32, state: u32, lid: u32) {
     }
     if (is_score) {
         if (j < i) {
-            var between = 0.0;
-            for (var q = j + 1u; q < i; q++) {
-                let l = logs[q];
-                between += (l.x + l.y) + (l.z + l.w);
-            }
+            let between = logs_of(j + 1u, i);
             let dt = dts[j];
             let before = logs[j];
             let own = logs[i];
@@ -254,11 +250,7 @@ fn head_of_part(part: Part, head: u32, state: u32, lid: u32) {
             is_summed = is_y && slab * 4u * SLAB < row + 8u;
         }
         if (turn == slabs && is_y) {
-            var sum = 0.0;
-            for (var q = 0u; q < 2u * group; q++) {
-                let l = logs[q];
-                sum += (l.x + l.y) + (l.z + l.w);
-            }
+            let sum = logs_of(0u, 2u * group);
             let a = logs[2u * group];
             let b = logs[2u * group + 1u];
             let sums = sum + vec4<f32>(a.x, a.x + a.y, a.x + a.y + a.z, (a.x + a.y) + (a.z + a.w));
@@ -307,6 +299,20 @@ fn head_of_part(part: Part, head: u32, state: u32, lid: u32) {
 // sum + v a, as a chain of multiply-adds.
 fn sum_of(sum: vec4<f32>, v: vec4<f32>, a: vec4<f32>, b: vec4<f32>, c: vec4<f32>, d: vec4<f32>) -> vec4<f32> {
     return sum + v.x * a + v.y * b + v.z * c + v.w * d;
+}
+
+// The logs of quads `first` to `end`, four on their way at a time.
+fn logs_of(first: u32, end: u32) -> f32 {
+    var sum = 0.0;
+    for (var q = first; q < end; q += 4u) {
+        sum += (log_of(q, end) + log_of(q + 1u, end)) + (log_of(q + 2u, end) + log_of(q + 3u, end));
+    }
+    return sum;
+}
+
+fn log_of(q: u32, end: u32) -> f32 {
+    let l = logs[min(q, CHUNK_QUADS - 1u)];
+    return select(0.0, (l.x + l.y) + (l.z + l.w), q < end);
 }
 
 fn time_step(part: Part, head: u32, bias: f32, row: u32) -> f32 {

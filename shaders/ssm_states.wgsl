@@ -203,8 +203,9 @@ fn decay_span(segment: Segment, head: u32, span: u32, lid: u32) {
     if (lid < SPAN_QUADS) {
         let chunk = lid / (CHUNK / 4u);
         var later = 0.0;
-        for (var q = lid + 1u; q < (chunk + 1u) * (CHUNK / 4u); q++) {
-            later += logs[q];
+        let end = (chunk + 1u) * (CHUNK / 4u);
+        for (var q = lid + 1u; q < end; q += 4u) {
+            later += (log_of(q, end) + log_of(q + 1u, end)) + (log_of(q + 2u, end) + log_of(q + 3u, end));
         }
         after[lid] = dt * exp(vec4<f32>(a * (dt.y + (dt.z + dt.w)), a * (dt.z + dt.w), a * dt.w, 0.0) + later);
         if (lid % (CHUNK / 4u) == 0u) {
@@ -213,6 +214,9 @@ fn decay_span(segment: Segment, head: u32, span: u32, lid: u32) {
     }
     workgroupBarrier();
 }
+
+// One before `end`, else 0; four are on their way at a time.
+fn log_of(q: u32, end: u32) -> f32 { return select(0.0, logs[min(q, SPAN_QUADS - 1u)], q < end); }
 
 fn time_step(segment: Segment, head: u32, bias: f32, row: u32) -> f32 {
     if (row >= segment.first && row < segment.first + segment.count) {

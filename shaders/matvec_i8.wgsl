@@ -7,7 +7,7 @@
 // A workgroup makes OUTPUTS neighbouring outputs. Where the next product takes y in int8 they are one group of 32, and
 // the workgroup rounds them itself (parts/store_coded.wgsl).
 
-override TEAM: u32;    // a multiple of the subgroups' size, a power of two as WG is
+override TEAM: u32;    // a power of two as WG is
 override TEAMS: u32;
 override OUTPUTS: u32; // of the workgroup's teams: four each, in SWIGLU two
 

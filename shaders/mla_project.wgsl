@@ -7,7 +7,7 @@
 // TEAM-th item of q_a: a group of 32 that is coded already (parts/project_i8.wgsl) or eight f32 (parts/project_f32.wgsl).
 // All that a lane needs of memory is asked for before the first barrier.
 
-override TEAM: u32;           // a power of two, a multiple of the subgroups' size
+override TEAM: u32;           // a power of two
 override TEAMS: u32;          // WG / TEAM
 override ROUNDS: u32;         // for max(nope, rope) outputs
 override ITEMS: u32;          // of q_a

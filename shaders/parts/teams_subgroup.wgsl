@@ -2,6 +2,7 @@
 
 override WG: u32 = 64u;
 override SLOT_SUMS: u32; // slots * WG
+override SHARED: u32;    // lanes whose sums subgroup operations add: what every subgroup is known to have, TEAM at most
 
 struct Lanes {
     @builtin(subgroup_id) subgroup: u32,
@@ -9,7 +10,7 @@ struct Lanes {
     @builtin(subgroup_invocation_id) lane: u32,
 }
 
-var<workgroup> slot_sums: array<f32, SLOT_SUMS>; // four of each subgroup, which has four lanes at least
+var<workgroup> slot_sums: array<f32, SLOT_SUMS>; // four of each SHARED lanes
 
 // Place of the lane in the workgroup, subgroup by subgroup.
 fn lane_index(lanes: Lanes) -> u32 { return lanes.subgroup * lanes.size + lanes.lane; }
@@ -21,23 +22,23 @@ fn put(lanes: Lanes, slot: u32, value: vec4<f32>) {
     let two = select(value.xy, value.zw, odd) + subgroupShuffleXor(select(value.zw, value.xy, odd), 1u);
     let second = (lanes.lane & 2u) == 2u;
     var sum = select(two.x, two.y, second) + subgroupShuffleXor(select(two.y, two.x, second), 2u);
-    // Whatever the subgroup's size, as a compiler cannot know it uniform; what lies outside of it does not count.
-    sum += select(0.0, subgroupShuffleXor(sum, 4u), lanes.size > 4u);
-    sum += select(0.0, subgroupShuffleXor(sum, 8u), lanes.size > 8u);
-    sum += select(0.0, subgroupShuffleXor(sum, 16u), lanes.size > 16u);
-    sum += select(0.0, subgroupShuffleXor(sum, 32u), lanes.size > 32u);
-    if (lanes.lane < 4u) {
+    if (SHARED > 4u) { sum += subgroupShuffleXor(sum, 4u); }
+    if (SHARED > 8u) { sum += subgroupShuffleXor(sum, 8u); }
+    if (SHARED > 16u) { sum += subgroupShuffleXor(sum, 16u); }
+    if (SHARED > 32u) { sum += subgroupShuffleXor(sum, 32u); }
+    let lane = lane_index(lanes);
+    if (lane % SHARED < 4u) {
         // Lane 0 has sum 0, lane 1 has 2, lane 2 has 1, lane 3 has 3.
-        slot_sums[slot * WG + lanes.subgroup * 4u + ((lanes.lane & 1u) << 1u) + (lanes.lane >> 1u)] = sum;
+        slot_sums[slot * WG + lane / SHARED * 4u + ((lane & 1u) << 1u) + ((lane >> 1u) & 1u)] = sum;
     }
 }
 
 // Sum j of what the lanes of a team left.
 fn together(lanes: Lanes, slot: u32, j: u32, team: u32) -> f32 {
-    let count = TEAM >> firstTrailingBit(lanes.size);
+    let first = slot * WG + 4u * team * (TEAM / SHARED) + j;
     var sum = 0.0;
-    for (var s = team * count; s < (team + 1u) * count; s++) {
-        sum += slot_sums[slot * WG + 4u * s + j];
+    for (var s = 0u; s < TEAM / SHARED; s++) {
+        sum += slot_sums[first + 4u * s];
     }
     return sum;
 }

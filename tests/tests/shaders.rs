@@ -36,7 +36,7 @@ const LEAST: Limits = Limits {
     invocations: 256,
     storage_buffers: 8,
     uniform_alignment: 256,
-    subgroup: 64,
+    subgroup: 4,
 };
 
 fn root() -> PathBuf {

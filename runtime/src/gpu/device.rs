@@ -28,18 +28,19 @@ pub struct Limits {
     pub storage_buffers: u32,
     /// Alignment of an offset into a uniform buffer.
     pub uniform_alignment: u64,
-    /// Lanes of a subgroup, at most.
+    /// Lanes of a subgroup, at least.
     pub subgroup: u32,
 }
 
-/// Lanes of a subgroup, at most, where the adapter does not tell: no GPU is known to have more.
+/// Lanes of a subgroup, at least, whatever the adapter: WebGPU promises them.
+const LEAST_SUBGROUP: u32 = 4;
+/// More of them are not made use of.
 const MOST_SUBGROUP: u32 = 64;
 
 impl Limits {
     fn new(l: &wgpu::Limits, info: &wgpu::AdapterInfo) -> Self {
-        let told = (4..=MOST_SUBGROUP).contains(&info.subgroup_max_size);
         Self {
-            subgroup: if told { info.subgroup_max_size } else { MOST_SUBGROUP },
+            subgroup: info.subgroup_min_size.clamp(LEAST_SUBGROUP, MOST_SUBGROUP),
             binding: l.max_storage_buffer_binding_size,
             buffer: l.max_buffer_size,
             workgroups: l.max_compute_workgroups_per_dimension,

@@ -12,8 +12,9 @@ const MOST_LANES: usize = 1024;
 const MOST_LANES_OF_ROWS: usize = 512;
 /// Lanes of a team, at most.
 const MOST_TEAM: usize = 128;
-/// Lanes of a team, at least, without subgroups.
-const LEAST_TEAM: usize = 16;
+/// Lanes of a team, at least, and where a workgroup has no more for the teams of a whole group.
+const LEAST_TEAM: usize = 32;
+const TINY_TEAM: usize = 16;
 /// Workgroups that keep a large GPU busy: one for each of an NVIDIA H200's 132 processors, and some.
 const ENOUGH: usize = 160;
 
@@ -40,12 +41,12 @@ struct Sharing {
 impl Sharing {
     /// `groups` of k; where y is left coded, a workgroup makes 32 outputs.
     fn new(epilogue: Epilogue, n: usize, groups: usize, rows: u32, coded: bool, target: Target) -> Self {
-        let mut team = least_team(target);
         let most = if rows == 1 { MOST_LANES } else { MOST_LANES_OF_ROWS };
         let most = most.min(target.limits.invocations as usize);
         let per_team = outputs(epilogue);
         if coded {
             let teams = GROUP / per_team;
+            let mut team = if LEAST_TEAM * teams <= most { LEAST_TEAM } else { TINY_TEAM };
             // Larger teams where there are few workgroups, as long as each lane has a group.
             while 2 * team <= groups.min(MOST_TEAM) && 2 * team * teams <= most && n.div_ceil(GROUP) < ENOUGH {
                 team *= 2;
@@ -53,6 +54,7 @@ impl Sharing {
             return Self { team, teams };
         }
         let lanes = LANES.min(most);
+        let mut team = LEAST_TEAM;
         while 2 * team <= groups.min(lanes).min(MOST_TEAM) && n.div_ceil(per_team * lanes / team) < ENOUGH {
             team *= 2;
         }
@@ -65,14 +67,10 @@ fn outputs(epilogue: Epilogue) -> usize {
     if epilogue == Epilogue::SwiGlu { 2 } else { 4 }
 }
 
-fn least_team(target: Target) -> usize {
-    if target.subgroups { (target.limits.subgroup as usize).max(32) } else { LEAST_TEAM }
-}
-
 /// Whether a workgroup can make a whole group of outputs, and so leave them coded.
 pub(super) fn can_code(epilogue: Epilogue, target: Target) -> bool {
     let Limits { invocations, storage_buffers, .. } = target.limits;
-    let lanes = GROUP / outputs(epilogue) * least_team(target);
+    let lanes = GROUP / outputs(epilogue) * TINY_TEAM;
     // step, x, y, codes, gain, and a weight's words and scales.
     lanes <= invocations as usize && storage_buffers >= 7
 }
@@ -107,6 +105,7 @@ pub(super) fn dispatch(
         ("SLOT_SUMS", (slots * if target.subgroups { team * teams } else { teams }) as f64),
         ("NORMED", f64::from(u8::from(x.normed))),
     ];
+    constants.extend(target.shared(team));
     constants.extend(piece.weight.dot_constants());
     constants.extend(coding.constants);
     let mut bindings = piece.weight.bindings();

@@ -239,7 +239,7 @@ mod tests {
         invocations: 256,
         storage_buffers: 8,
         uniform_alignment: 256,
-        subgroup: 64,
+        subgroup: 4,
     };
 
     fn tiling(format: CacheFormat, latent: usize, rope: usize, heads: usize, memory: u32) -> Option<Tiling> {

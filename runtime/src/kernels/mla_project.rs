@@ -37,7 +37,7 @@ impl Sharing {
         let rows = heads.nope.max(shape.rope);
         let items = q_b.k_padded() / if coded { GROUP } else { 8 };
         let sets = rows.div_ceil(4);
-        let mut team = if target.subgroups { (target.limits.subgroup as usize).max(32) } else { LEAST_TEAM };
+        let mut team = if target.subgroups { 32 } else { LEAST_TEAM };
         while team < items && 2 * team * sets <= most {
             team *= 2;
         }
@@ -159,6 +159,7 @@ impl MlaProject<'_> {
             ("HEAD_ROWS", sharing.rows as f64),
             ("ROW_QUADS", s.row_quads() as f64),
         ]);
+        constants.extend(target.shared(sharing.team));
         constants.extend(if coded { q_b.dot_constants() } else { q_b.constants() });
         let teams =
             if target.subgroups { shader!("parts/teams_subgroup.wgsl") } else { shader!("parts/teams_plain.wgsl") };

@@ -67,6 +67,11 @@ impl Target {
         if self.subgroups && full { shader!("parts/lanes_subgroup.wgsl") } else { shader!("parts/lanes_plain.wgsl") }
     }
 
+    /// The constant of `parts/teams_subgroup.wgsl` for teams of so many lanes.
+    pub(crate) fn shared(self, team: usize) -> Option<(&'static str, f64)> {
+        self.subgroups.then(|| ("SHARED", (self.limits.subgroup as usize).min(team) as f64))
+    }
+
     /// Folds `MAX_ROWS` into the constants of a kernel that reads the step.
     pub(crate) fn constants(self, mut rest: Vec<(&'static str, f64)>) -> Vec<(&'static str, f64)> {
         rest.push(("MAX_ROWS", f64::from(self.max_rows)));

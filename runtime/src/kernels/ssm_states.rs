@@ -127,6 +127,6 @@ mod tests {
         invocations: 256,
         storage_buffers: 8,
         uniform_alignment: 256,
-        subgroup: 64,
+        subgroup: 4,
     };
 }

@@ -11,31 +11,13 @@ override TEAM: u32;    // a power of two as WG is
 override TEAMS: u32;
 override OUTPUTS: u32; // of the workgroup's teams: four each, in SWIGLU two
 
-struct Four {
-    w0: Packed,
-    w1: Packed,
-    w2: Packed,
-    w3: Packed,
-    scales: vec4<f32>,
-}
-
 // A group of k in the four rows of a set.
 fn four(s: u32, group: u32) -> Four {
-    let groups = params.k_octs / 4u;
-    let g0 = output_row(s, 0u) * groups + group;
-    let g1 = output_row(s, 1u) * groups + group;
-    let g2 = output_row(s, 2u) * groups + group;
-    let g3 = output_row(s, 3u) * groups + group;
-    return Four(packed_group(g0), packed_group(g1), packed_group(g2), packed_group(g3),
-                vec4<f32>(scale_of(g0), scale_of(g1), scale_of(g2), scale_of(g3)));
+    let rows = vec4<u32>(output_row(s, 0u), output_row(s, 1u), output_row(s, 2u), output_row(s, 3u));
+    return four_at(rows * (params.k_octs / 4u) + group);
 }
 
-// What a group adds to four sums.
-fn products(w: Four, x: Input) -> vec4<f32> {
-    let sums = vec4<i32>(dot_group(w.w0, x.a, x.b), dot_group(w.w1, x.a, x.b), dot_group(w.w2, x.a, x.b),
-                         dot_group(w.w3, x.a, x.b));
-    return (DOT_SCALE * x.scale) * w.scales * vec4<f32>(sums);
-}
+fn products(w: Four, x: Input) -> vec4<f32> { return four_products(w, x.a, x.b, x.scale); }
 
 // Rows are named, not counted in a loop: drivers leave such loops as they are, and arrays that one walks in memory.
 @compute @workgroup_size(WG)

@@ -9,13 +9,7 @@ struct Input {
     scale: f32,
 }
 
-struct Weights {
-    w0: Packed,
-    w1: Packed,
-    w2: Packed,
-    w3: Packed,
-    scales: vec4<f32>,
-}
+alias Weights = Four;
 
 fn input_at(r: u32, group: u32) -> Input {
     let at = 3u * r * params.a_groups + group;
@@ -23,14 +17,6 @@ fn input_at(r: u32, group: u32) -> Input {
     return Input(a_codes[at], a_codes[at + params.a_groups], scale);
 }
 
-fn weights_at(rows: vec4<u32>, group: u32) -> Weights {
-    let g = rows * ITEMS + group;
-    return Weights(packed_group(g.x), packed_group(g.y), packed_group(g.z), packed_group(g.w),
-                   vec4<f32>(scale_of(g.x), scale_of(g.y), scale_of(g.z), scale_of(g.w)));
-}
+fn weights_at(rows: vec4<u32>, group: u32) -> Weights { return four_at(rows * ITEMS + group); }
 
-fn products(w: Weights, x: Input) -> vec4<f32> {
-    let sums = vec4<i32>(dot_group(w.w0, x.a, x.b), dot_group(w.w1, x.a, x.b), dot_group(w.w2, x.a, x.b),
-                         dot_group(w.w3, x.a, x.b));
-    return (DOT_SCALE * x.scale) * w.scales * vec4<f32>(sums);
-}
+fn products(w: Weights, x: Input) -> vec4<f32> { return four_products(w, x.a, x.b, x.scale); }

@@ -27,18 +27,6 @@ use zebra_runtime::weights::{Checkpoint, Preset, WeightFormat};
 use zebra_tests::files::TestFolder;
 use zebra_tests::harness::report;
 
-/// What WebGPU promises everywhere.
-const LEAST: Limits = Limits {
-    binding: 128 << 20,
-    buffer: 256 << 20,
-    workgroups: 65_535,
-    workgroup_memory: 16 << 10,
-    invocations: 256,
-    storage_buffers: 8,
-    uniform_alignment: 256,
-    subgroup: 4,
-};
-
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
@@ -155,13 +143,15 @@ impl Shader {
 /// limits split or that fit whole.
 fn all_shaders() -> Vec<Shader> {
     let mut all = BTreeSet::new();
-    let roomy = Limits { binding: 2 << 30, buffer: 4 << 30, storage_buffers: 10, workgroup_memory: 32 << 10, ..LEAST };
+    let roomy =
+        Limits { binding: 2 << 30, buffer: 4 << 30, storage_buffers: 10, workgroup_memory: 32 << 10, ..Limits::LEAST };
     let kernels = [(false, false), (false, true), (true, false)];
     for (name, config) in configurations() {
         for (preset, cache) in
             Preset::ALL.into_iter().flat_map(|p| [CacheFormat::F32, CacheFormat::F16, CacheFormat::Q8].map(|c| (p, c)))
         {
-            for (limits, (plain, subgroups)) in [LEAST, roomy].into_iter().flat_map(|l| kernels.map(|k| (l, k))) {
+            for (limits, (plain, subgroups)) in [Limits::LEAST, roomy].into_iter().flat_map(|l| kernels.map(|k| (l, k)))
+            {
                 let options = PlanOptions {
                     preset,
                     cache,
@@ -177,7 +167,7 @@ fn all_shaders() -> Vec<Shader> {
                 let plan = match Plan::new(&config, options, limits) {
                     Ok(plan) => plan,
                     // The largest matrices at f32 are too large for what WebGPU promises.
-                    Err(e @ zebra_runtime::Error::Limit { .. }) if limits == LEAST => {
+                    Err(e @ zebra_runtime::Error::Limit { .. }) if limits == Limits::LEAST => {
                         report(&format!("shaders: {name} at {} under the least limits: {e}", preset.name()));
                         continue;
                     }
@@ -241,7 +231,8 @@ fn cooperative() -> Vec<Shader> {
         for format in [WeightFormat::F16, WeightFormat::Q8, WeightFormat::Q4] {
             // The last is walked in parts of k.
             for (n, k, pieces) in [(96, 96, 1), (4096, 96, 1), (4096, 96, 3), (96, 2048, 1)] {
-                let limits = Limits { binding: Matrix::row_bytes(format, k) * 4096u64.div_ceil(pieces), ..LEAST };
+                let limits =
+                    Limits { binding: Matrix::row_bytes(format, k) * 4096u64.div_ceil(pieces), ..Limits::LEAST };
                 let weight = Matrix::new("weight", format, n, k, &limits);
                 let (y, parts) = (control(512 * n), Buffer::new("parts", parts_bytes(matrices, k), Purpose::Control));
                 for epilogue in [Epilogue::Store, Epilogue::Add, Epilogue::SwiGlu] {
@@ -280,7 +271,7 @@ fn attention() -> Vec<Shader> {
                     sums: &other,
                     weights: &other,
                 };
-                let limits = Limits { workgroup_memory: memory, ..LEAST };
+                let limits = Limits { workgroup_memory: memory, ..Limits::LEAST };
                 let target = Target { limits, ..TARGET };
                 all.insert(Shader::of(&mla_attend_coop::dispatch(&attend, "test", matrices, target)));
             }
@@ -290,7 +281,7 @@ fn attention() -> Vec<Shader> {
 }
 
 const TARGET: Target =
-    Target { subgroups: true, cooperative: None, plain: false, max_rows: 512, slots: 1, limits: LEAST };
+    Target { subgroups: true, cooperative: None, plain: false, max_rows: 512, slots: 1, limits: Limits::LEAST };
 
 fn control(words: usize) -> Buffer {
     Buffer::new("test", 4 * words as u64, Purpose::Control)

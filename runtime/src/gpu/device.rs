@@ -38,6 +38,18 @@ const LEAST_SUBGROUP: u32 = 4;
 const MOST_SUBGROUP: u32 = 64;
 
 impl Limits {
+    /// What WebGPU promises everywhere.
+    pub const LEAST: Limits = Limits {
+        binding: 128 << 20,
+        buffer: 256 << 20,
+        workgroups: 65_535,
+        workgroup_memory: 16 << 10,
+        invocations: 256,
+        storage_buffers: 8,
+        uniform_alignment: 256,
+        subgroup: LEAST_SUBGROUP,
+    };
+
     fn new(l: &wgpu::Limits, info: &wgpu::AdapterInfo) -> Self {
         Self {
             subgroup: info.subgroup_min_size.clamp(LEAST_SUBGROUP, MOST_SUBGROUP),

@@ -92,7 +92,7 @@ pub(super) fn dispatch(
         if target.subgroups { shader!("parts/teams_subgroup.wgsl") } else { shader!("parts/teams_plain.wgsl") };
     let mut sources =
         vec![shader!("matvec_i8.wgsl"), shader!("parts/input_coded.wgsl"), shader!("parts/row_of_four.wgsl")];
-    sources.extend([rows_part, team_sums]);
+    sources.extend([rows_part, team_sums, shader!("parts/four.wgsl")]);
     sources.extend(piece.weight.dot_sources());
     sources.extend(coding.sources);
     // Sums of each row, and of squares.

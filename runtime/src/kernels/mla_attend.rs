@@ -231,20 +231,9 @@ mod tests {
     use super::*;
     use crate::kernels::mla_latent::CacheFormat;
 
-    const LEAST: Limits = Limits {
-        binding: 128 << 20,
-        buffer: 256 << 20,
-        workgroups: 65_535,
-        workgroup_memory: 16 << 10,
-        invocations: 256,
-        storage_buffers: 8,
-        uniform_alignment: 256,
-        subgroup: 4,
-    };
-
     fn tiling(format: CacheFormat, latent: usize, rope: usize, heads: usize, memory: u32) -> Option<Tiling> {
         let shape = CacheShape { format, latent, rope, context: 1 };
-        Tiling::new(shape, heads, &Limits { workgroup_memory: memory, ..LEAST })
+        Tiling::new(shape, heads, &Limits { workgroup_memory: memory, ..Limits::LEAST })
     }
 
     #[test]

@@ -171,6 +171,7 @@ impl MlaProject<'_> {
         };
         let mut sources = vec![shader!("mla_project.wgsl"), product, teams, kv_b];
         sources.extend([shader!("parts/rope.wgsl"), s.store_source(), STEP]);
+        sources.extend(coded.then_some(shader!("parts/four.wgsl")));
         sources.extend(if coded { q_b.dot_sources() } else { q_b.sources() });
         let mut all = bindings(self.step, &[self.a.buffer, self.turns], &[self.query, self.latents]);
         all.extend(q_b.bindings());

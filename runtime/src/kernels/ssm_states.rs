@@ -110,7 +110,7 @@ mod tests {
         for (memory, head_dim) in
             [16 << 10, 48 << 10].into_iter().flat_map(|m| (4..=128).step_by(4).map(move |d| (m, d)))
         {
-            let limits = Limits { workgroup_memory: memory, ..LEAST };
+            let limits = Limits { workgroup_memory: memory, ..Limits::LEAST };
             let t = Tiling::new(head_dim, &limits);
             let chunk = SsmStates::chunk(head_dim, &limits);
             assert!(t.memory() <= memory as usize && t.tile * t.side * 4 >= head_dim, "{head_dim}: {t:?}");
@@ -118,15 +118,4 @@ mod tests {
             assert!(t.span.is_multiple_of(chunk) && chunk.is_multiple_of(t.slab), "{head_dim}: {t:?}");
         }
     }
-
-    const LEAST: Limits = Limits {
-        binding: 128 << 20,
-        buffer: 256 << 20,
-        workgroups: 65_535,
-        workgroup_memory: 16 << 10,
-        invocations: 256,
-        storage_buffers: 8,
-        uniform_alignment: 256,
-        subgroup: 4,
-    };
 }

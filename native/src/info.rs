@@ -5,7 +5,7 @@ use std::fmt::Write;
 use anyhow::Result;
 use pollster::block_on;
 use serde_json::{Value, json};
-use zebra_runtime::config::{Layer, ModelConfig};
+use zebra_runtime::config::{Layer, MixerKind, ModelConfig};
 use zebra_runtime::gpu::{AdapterDescription, Gpu};
 use zebra_runtime::model::{Carried, Plan};
 use zebra_runtime::weights::Checkpoint;
@@ -36,16 +36,16 @@ fn report(name: &str, checkpoint: &Checkpoint<'_>, plan: &Plan, gpu: &Gpu, adapt
     let count = plan.dispatches_per_token();
     json!({
         "model": name,
-        "family": "zebra-llama",
-        "family_because": "config.json comes with hybrid_config.json",
+        "family": config.family.name(),
+        "family_because": config.family.because(),
         "parameters": checkpoint.parameters(),
         "stored": checkpoint.stored().map(|p| p.to_string()),
         "format": plan.options.preset.to_string(),
         "hidden_size": config.hidden_size,
-        "intermediate_size": config.intermediate_size,
+        "intermediate_size": config.layers.iter().map(|layer| layer.mlp.intermediate_size).max(),
         "vocab_size": config.vocab_size,
         "max_position_embeddings": config.max_position_embeddings,
-        "tied_head": config.tied_head,
+        "tied_head": config.tied_head(),
         "layers": config.layers.iter().enumerate().map(|(i, l)| layer(i, l)).collect::<Vec<_>>(),
         "context": plan.options.context,
         "context_that_fits": context_that_fits(config, plan, gpu),
@@ -59,14 +59,15 @@ fn report(name: &str, checkpoint: &Checkpoint<'_>, plan: &Plan, gpu: &Gpu, adapt
 }
 
 fn layer(index: usize, layer: &Layer) -> Value {
-    match layer {
-        Layer::Mla(m) => json!({
-            "layer": index, "mixer": "mla", "heads": m.heads, "kv_heads": m.kv_heads, "q_lora_rank": m.q_lora_rank,
+    let mixer = layer.mixer.name();
+    match &layer.mixer.kind {
+        MixerKind::Mla(m) => json!({
+            "layer": index, "mixer": mixer, "heads": m.heads, "kv_heads": m.kv_heads, "q_lora_rank": m.q_lora_rank,
             "kv_lora_rank": m.kv_lora_rank, "qk_nope_head_dim": m.qk_nope_head_dim,
             "qk_rope_head_dim": m.qk_rope_head_dim, "v_head_dim": m.v_head_dim, "lora_layer_norm": m.lora_layer_norm,
         }),
-        Layer::Mamba2(m) => json!({
-            "layer": index, "mixer": "mamba2", "heads": m.heads, "head_dim": m.head_dim, "d_state": m.head_dim,
+        MixerKind::Mamba2(m) => json!({
+            "layer": index, "mixer": mixer, "heads": m.heads, "head_dim": m.head_dim, "d_state": m.head_dim,
             "d_inner": m.d_inner, "d_xb": m.d_xb, "d_conv": m.d_conv,
             "repeat_kv_before_conv": m.repeat_kv_before_conv,
         }),
@@ -126,8 +127,8 @@ fn readable(r: &Value, config: &ModelConfig) -> String {
         r["context_that_fits"],
     ));
     for (i, layer) in config.layers.iter().enumerate() {
-        match layer {
-            Layer::Mla(m) => line(format_args!(
+        match &layer.mixer.kind {
+            MixerKind::Mla(m) => line(format_args!(
                 "  {i:>2} mla     {} heads ({} kv), q rank {}, latent {} + rope {}",
                 m.heads,
                 m.kv_heads,
@@ -135,7 +136,7 @@ fn readable(r: &Value, config: &ModelConfig) -> String {
                 m.kv_lora_rank,
                 m.qk_rope_head_dim,
             )),
-            Layer::Mamba2(m) => {
+            MixerKind::Mamba2(m) => {
                 line(format_args!("  {i:>2} mamba2  {} heads of {}×{}", m.heads, m.head_dim, m.head_dim))
             }
         }

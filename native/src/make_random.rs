@@ -3,7 +3,9 @@
 //! nothing is quantized, and several gigabytes take seconds.
 
 use serde_json::{Map, Value, json};
-use zebra_runtime::config::{CONFIG_FILE, HYBRID_CONFIG_FILE, ModelConfig, TensorKind, TensorSpec};
+use zebra_runtime::config::{
+    CONFIG_FILE, ConfigFiles, Family, HYBRID_CONFIG_FILE, ModelConfig, TensorKind, TensorSpec,
+};
 use zebra_runtime::weights::safetensors::Dtype;
 use zebra_runtime::weights::{Place, Preset, ShardLayout, Storage, WeightFormat, scale_name};
 use zebra_runtime::{Error, Result};
@@ -39,7 +41,8 @@ fn make(sizes: &Sizes, args: &MakeRandomArgs, progress: &mut dyn FnMut(u64, u64)
     }
 
     let shape = |name: &str| sizes.shape(name);
-    let specs = ModelConfig::parse(config.as_bytes(), hybrid.as_bytes(), &shape)?.tensors();
+    let files = ConfigFiles::new([(CONFIG_FILE, config.into_bytes()), (HYBRID_CONFIG_FILE, hybrid.into_bytes())]);
+    let specs = ModelConfig::parse(Family::ZebraLlama, &files, &shape)?.tensors();
     let (storage, shard_bytes) = match args.format {
         // One file, larger than 4 GiB, is what AMD's own tools leave behind.
         RandomFormat::F32 => (Storage::Plain(Dtype::F32), u64::MAX),
@@ -611,7 +614,7 @@ mod tests {
     use clap::ValueEnum;
     use futures_util::FutureExt;
     use futures_util::future::LocalBoxFuture;
-    use zebra_runtime::config::Layer;
+    use zebra_runtime::config::MixerKind;
     use zebra_runtime::engine::{CacheFormat, LoadOptions};
     use zebra_runtime::files::{Files, MemoryFiles};
     use zebra_runtime::gpu::{Cooperative, Gpu, Limits, Purpose};
@@ -624,7 +627,8 @@ mod tests {
 
     fn specs(sizes: &Sizes) -> (ModelConfig, Vec<TensorSpec>) {
         let (config, hybrid) = (sizes.config().to_string(), sizes.hybrid_config().to_string());
-        let config = ModelConfig::parse(config.as_bytes(), hybrid.as_bytes(), &|name| sizes.shape(name));
+        let files = ConfigFiles::new([(CONFIG_FILE, config.into_bytes()), (HYBRID_CONFIG_FILE, hybrid.into_bytes())]);
+        let config = ModelConfig::parse(Family::ZebraLlama, &files, &|name| sizes.shape(name));
         let config = config.expect("a released geometry is valid");
         let specs = config.tensors();
         (config, specs)
@@ -650,9 +654,9 @@ mod tests {
             let latents: Vec<usize> = config
                 .layers
                 .iter()
-                .filter_map(|layer| match layer {
-                    Layer::Mla(mla) => Some(mla.latent_dim()),
-                    Layer::Mamba2(_) => None,
+                .filter_map(|layer| match &layer.mixer.kind {
+                    MixerKind::Mla(mla) => Some(mla.latent_dim()),
+                    MixerKind::Mamba2(_) => None,
                 })
                 .collect();
             assert_eq!((latents.len(), latents.iter().sum::<usize>()), (mla, latent), "{name}");

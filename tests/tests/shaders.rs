@@ -9,7 +9,10 @@ use naga::back::pipeline_constants::process_overrides;
 use naga::valid::{Capabilities, ValidationFlags, Validator};
 use pollster::block_on;
 use serde_json::{Value, json};
-use zebra_runtime::config::{BaseAttention, Layer, Mamba2Config, MlaConfig, ModelConfig, Rope};
+use zebra_runtime::config::{
+    BaseAttention, Family, Layer, Mamba2Config, MixerConfig, MixerKind, MlaConfig, MlpConfig, ModelConfig, NormConfig,
+    Rope,
+};
 use zebra_runtime::engine::CacheFormat;
 use zebra_runtime::gpu::{Access, Buffer, Cooperative, Dispatch, Limits, Purpose};
 use zebra_runtime::kernels::add_parts::AddParts;
@@ -62,15 +65,22 @@ fn released(
         repeat_kv_before_conv: false,
         norm_eps: 1e-5,
     };
+    let norm = |name: &str| NormConfig { weight: name.into(), eps: 1e-5 };
+    let layer = |i: usize, kind| Layer {
+        input_norm: norm(&format!("{i}.input_norm")),
+        mixer: MixerConfig { prefix: format!("{i}.mixer."), kind },
+        post_norm: norm(&format!("{i}.post_norm")),
+        mlp: MlpConfig { prefix: format!("{i}.mlp."), intermediate_size: mlp },
+    };
     ModelConfig {
+        family: Family::ZebraLlama,
         hidden_size: hidden,
-        intermediate_size: mlp,
         vocab_size: 128_256,
-        rms_norm_eps: 1e-5,
-        final_norm_eps: 1e-5,
         max_position_embeddings: 131_072,
-        tied_head: true,
-        layers: vec![Layer::Mla(mla), Layer::Mamba2(mamba2)],
+        embedding: "embed_tokens.weight".into(),
+        head: None,
+        layers: vec![layer(0, MixerKind::Mla(mla)), layer(1, MixerKind::Mamba2(mamba2))],
+        final_norm: norm("norm"),
         base: BaseAttention { layers: 2, kv_heads: 8, head_dim },
         eos_token_ids: vec![],
         bos_token_id: None,

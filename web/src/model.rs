@@ -9,7 +9,6 @@ use js_sys::Uint32Array;
 use serde::Serialize;
 use wasm_bindgen::prelude::wasm_bindgen;
 use wasm_bindgen::{JsCast, JsValue};
-use zebra_runtime::config::Layer;
 use zebra_runtime::engine::{Engine, Finished, GenerateOptions, KernelChoice, Snapshot};
 use zebra_runtime::files::Files;
 use zebra_runtime::gpu::Gpu;
@@ -305,7 +304,7 @@ impl Info {
             cache: plan.options.cache.name(),
             context: engine.context(),
             vocab_size: config.vocab_size,
-            layers: config.layers.iter().map(|l| if let Layer::Mla(_) = l { "mla" } else { "mamba2" }).collect(),
+            layers: config.layers.iter().map(|layer| layer.mixer.name()).collect(),
             chat: engine.template().is_some(),
             adapter: Adapter {
                 name: gpu.description().name.clone(),

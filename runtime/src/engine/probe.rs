@@ -1,9 +1,8 @@
 //! Everything a checkpoint computes for given ids, as named tensors: what goldens from PyTorch are compared with.
 
-use crate::config::{Layer, ModelConfig};
 use crate::files::Files;
 use crate::gpu::Gpu;
-use crate::model::{CacheFormat, Carried, Model, Plan, PlanOptions, Row, Step, Token};
+use crate::model::{CacheFormat, Model, Plan, PlanOptions, Row, Step, Token};
 use crate::weights::{Checkpoint, Preset};
 use crate::{Error, Result};
 
@@ -110,7 +109,7 @@ pub async fn probe(files: &dyn Files, gpu: Gpu, ids: &[u32], options: &ProbeOpti
         values: Values::I64(ids.iter().map(|&id| i64::from(id)).collect()),
     });
     out.push(NamedTensor { name: "greedy_ids".into(), shape: vec![greedy.len()], values: Values::I64(greedy) });
-    out.extend(caches(&model, &config, length, options.cache).await?);
+    out.extend(caches(&model, length).await?);
     Ok(out)
 }
 
@@ -131,33 +130,15 @@ pub fn argmax(values: &[f32]) -> u32 {
     best.0 as u32
 }
 
-/// The carried states of slot 0 in the shapes of AMD's caches. Latents are read only from an f32 cache.
-async fn caches(model: &Model, config: &ModelConfig, length: usize, format: CacheFormat) -> Result<Vec<NamedTensor>> {
+/// The carried states of slot 0 in the shapes of the authors' caches. Rows are read only from an f32 cache.
+async fn caches(model: &Model, length: usize) -> Result<Vec<NamedTensor>> {
     let mut out = Vec::new();
-    for (i, (carried, layer)) in model.plan().state.layers.iter().zip(&config.layers).enumerate() {
-        let mut push = |name: &str, shape: Vec<usize>, values: Vec<f32>| {
+    for (i, carried) in model.plan().state.layers.iter().enumerate() {
+        let bytes = model.gpu().read(&carried.buffer, 0..carried.kept.slot_bytes()).await?;
+        let words: Vec<f32> = bytemuck::pod_collect_to_vec(&bytes);
+        for (name, shape, values) in model.plan().cache(i, &words, length) {
+            let shape = [&[1], &shape[..]].concat();
             out.push(NamedTensor { name: format!("cache.{i}.{name}"), shape, values: Values::F32(values) });
-        };
-        match (carried, layer) {
-            (Carried::Latents { buffer, shape }, Layer::Mla(_)) if format == CacheFormat::F32 => {
-                let words = shape.row_words();
-                let bytes = model.gpu().read(buffer, 0..(4 * length * words) as u64).await?;
-                let values: Vec<f32> = bytemuck::pod_collect_to_vec(&bytes);
-                let rope = 4 * shape.latent_quads();
-                let rows = values.chunks_exact(words);
-                let rows: Vec<f32> =
-                    rows.flat_map(|r| [&r[..shape.latent], &r[rope..rope + shape.rope]].concat()).collect();
-                push("latent", vec![1, length, shape.latent + shape.rope], rows);
-            }
-            (Carried::Ssm { buffer, shape }, Layer::Mamba2(_)) => {
-                let bytes = model.gpu().read(buffer, 0..4 * shape.state() as u64).await?;
-                let mut ssm: Vec<f32> = bytemuck::pod_collect_to_vec(&bytes);
-                let conv = (0..shape.channels()).flat_map(|c| ssm[shape.taps_of(c)..][..4].to_vec()).collect();
-                ssm.truncate(shape.taps_offset());
-                push("conv", vec![1, shape.channels(), 4], conv);
-                push("ssm", vec![1, shape.heads, shape.head_dim, shape.head_dim], ssm);
-            }
-            _ => {}
         }
     }
     Ok(out)

@@ -5,7 +5,7 @@
 //! logits: those that PyTorch computes for it.
 
 use super::probe::{ProbeOptions, Values, probe};
-use crate::config::{CONFIG_FILE, HYBRID_CONFIG_FILE, ModelConfig, TensorKind, TensorSpec};
+use crate::config::{CONFIG_FILE, ConfigFiles, Family, HYBRID_CONFIG_FILE, ModelConfig, TensorKind, TensorSpec};
 use crate::files::MemoryFiles;
 use crate::gpu::Gpu;
 use crate::model::CacheFormat;
@@ -119,7 +119,8 @@ fn shape(name: &str) -> Option<Vec<usize>> {
 pub fn checkpoint(layers: usize, mla_layers: &[usize]) -> Result<MemoryFiles> {
     let config = CONFIG.replace("LAYERS", &layers.to_string());
     let hybrid = HYBRID_CONFIG.replace("MLA", &format!("{mla_layers:?}")).replace("LAYERS", &layers.to_string());
-    let tensors = ModelConfig::parse(config.as_bytes(), hybrid.as_bytes(), &shape)?.tensors();
+    let files = ConfigFiles::new([(CONFIG_FILE, config.clone().into()), (HYBRID_CONFIG_FILE, hybrid.clone().into())]);
+    let tensors = ModelConfig::parse(Family::ZebraLlama, &files, &shape)?.tensors();
     let mut header = serde_json::Map::new();
     let mut data: Vec<u8> = Vec::new();
     for tensor in &tensors {

@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use crate::gpu::{Buffer, Gpu, Purpose};
-use crate::model::{Carried, Model};
+use crate::model::{Kept, Model};
 use crate::{Error, Result};
 
 /// A slot as it was after its tokens were read.
@@ -223,24 +223,20 @@ impl Snapshot {
 
 /// The recurrent states of a slot.
 fn state_ranges(model: &Model, slot: u32) -> Vec<Range<'_>> {
-    let ranges = model.plan().state.layers.iter().filter_map(|carried| match carried {
-        Carried::Ssm { buffer, shape } => {
-            let bytes = 4 * shape.state() as u64;
-            Some((buffer, u64::from(slot) * bytes, bytes))
-        }
-        Carried::Latents { .. } => None,
+    let ranges = model.plan().state.layers.iter().filter_map(|carried| match carried.kept {
+        Kept::Whole { bytes } => Some((&carried.buffer, carried.slot_offset(slot), bytes)),
+        Kept::Rows { .. } => None,
     });
     ranges.collect()
 }
 
-/// Rows of a slot's latents.
+/// Cached rows of a slot.
 fn row_ranges(model: &Model, slot: u32, start: usize, len: usize) -> Vec<Range<'_>> {
-    let ranges = model.plan().state.layers.iter().filter_map(|carried| match carried {
-        Carried::Latents { buffer, shape } => {
-            let row = 4 * shape.row_words() as u64;
-            Some((buffer, u64::from(slot) * shape.slot_bytes() + start as u64 * row, len as u64 * row))
+    let ranges = model.plan().state.layers.iter().filter_map(|carried| match carried.kept {
+        Kept::Rows { bytes, .. } => {
+            Some((&carried.buffer, carried.slot_offset(slot) + start as u64 * bytes, len as u64 * bytes))
         }
-        Carried::Ssm { .. } => None,
+        Kept::Whole { .. } => None,
     });
     ranges.collect()
 }

@@ -1,11 +1,13 @@
 //! The Mamba2 mixer as MambaInLlama has it (Zebra-Llama paper, section 3; Mamba2: "Transformers are SSMs", section 7).
 
-use super::work::Work;
-use super::{Pass, Tensors};
+use super::PlanOptions;
+use super::mixer::{CacheTensor, Maker, Mixer, Place};
+use super::state::Kept;
+use super::work::Room;
 use crate::config::Mamba2Config;
-use crate::gpu::{Buffer, Dispatch};
+use crate::gpu::{Buffer, Dispatch, Limits};
 use crate::kernels::gated_norm::GatedNorm;
-use crate::kernels::product::{Epilogue, Norm, Product};
+use crate::kernels::product::{Epilogue, Product};
 use crate::kernels::ssm_chunk::SsmChunk;
 use crate::kernels::ssm_conv::SsmConv;
 use crate::kernels::ssm_scan::SsmScan;
@@ -14,7 +16,7 @@ use crate::kernels::ssm_states::SsmStates;
 use crate::kernels::{Matrix, Target};
 
 /// The numbers its kernels need.
-pub fn shape(config: &Mamba2Config) -> SsmShape {
+fn shape(config: &Mamba2Config) -> SsmShape {
     SsmShape {
         heads: config.heads,
         head_dim: config.head_dim,
@@ -40,8 +42,9 @@ pub struct Mamba2 {
 
 impl Mamba2 {
     /// `prefix` is `"model.layers.N.mamba."`.
-    pub fn new(config: &Mamba2Config, hidden: usize, prefix: &str, tensors: &mut Tensors) -> Self {
+    pub fn new(config: &Mamba2Config, prefix: &str, maker: &mut Maker<'_>) -> Self {
         let s = shape(config);
+        let (hidden, tensors) = (maker.hidden, &mut *maker.tensors);
         let name = |tail: &str| format!("{prefix}{tail}");
         let heads = [name("A_log"), name("D"), name("dt_bias")];
         Self {
@@ -55,17 +58,32 @@ impl Mamba2 {
             out_proj: tensors.matrix(&name("out_proj.weight"), hidden, s.d_inner),
         }
     }
+}
 
-    /// `x += out_proj(gated_norm(scan(conv(in_proj(n)))))`, n = rmsnorm(x); `next` is the weight of the norm after it.
-    pub fn dispatches(
-        &self,
-        label: &str,
-        work: &Work,
-        norm: Norm<'_>,
-        next: &Buffer,
-        state: &Buffer,
-        pass: Pass,
-    ) -> Vec<Dispatch> {
+impl Mixer for Mamba2 {
+    fn kept(&self) -> Kept {
+        Kept::Whole { bytes: 4 * self.shape.state() as u64 }
+    }
+
+    fn room(&self, options: &PlanOptions, limits: &Limits) -> Room {
+        let s = self.shape;
+        let (rows, slots) = (options.max_rows as usize, options.slots as usize);
+        Room {
+            wide: s.in_proj(),
+            u: s.channels(),
+            chunk_states: if options.plain { 0 } else { SsmStates::words(s, rows, slots, limits) },
+            heads: s.d_inner,
+            ..Room::default()
+        }
+    }
+
+    fn can_code(&self, target: Target) -> bool {
+        Product::can_code(&self.out_proj, Epilogue::Add, target)
+    }
+
+    /// `x += out_proj(gated_norm(scan(conv(in_proj(n)))))`, n = rmsnorm(x).
+    fn dispatches(&self, at: &Place<'_>) -> Vec<Dispatch> {
+        let Place { label, work, norm, next, state, pass, .. } = *at;
         let s = self.shape;
         let zxbcdt = work.wide.strided(s.in_proj());
         let y = work.heads.strided(s.d_inner);
@@ -134,8 +152,10 @@ impl Mamba2 {
         all
     }
 
-    /// Whether what it adds to the residual stream can be left coded.
-    pub fn can_code(&self, target: Target) -> bool {
-        Product::can_code(&self.out_proj, Epilogue::Add, target)
+    fn cache(&self, words: &[f32], _: usize) -> Vec<CacheTensor> {
+        let s = self.shape;
+        let conv = (0..s.channels()).flat_map(|c| words[s.taps_of(c)..][..4].to_vec()).collect();
+        let ssm = words[..s.taps_offset()].to_vec();
+        vec![("conv", vec![s.channels(), 4], conv), ("ssm", vec![s.heads, s.head_dim, s.head_dim], ssm)]
     }
 }

@@ -1,25 +1,28 @@
 //! Multi-head Latent Attention, absorbed (Zebra-Llama paper, section 3; DeepSeek-V2, section 2.1): what is cached of a
 //! token is one row [latent | roped k_pe] that all heads share, and queries are taken into the latent's space.
 
-use super::work::Work;
-use super::{Pass, PlanOptions, Tensors};
+use super::mixer::{CacheTensor, Maker, Mixer, Place};
+use super::state::Kept;
+use super::work::Room;
+use super::{PlanOptions, Tensors};
 use crate::config::MlaConfig;
-use crate::gpu::{Buffer, Dispatch};
-use crate::kernels::mla_attend::MlaAttend;
+use crate::gpu::{Buffer, Dispatch, Limits};
+use crate::kernels::mla_attend::{MOST_LATENT, MlaAttend};
 use crate::kernels::mla_attend_coop;
 use crate::kernels::mla_combine::MlaCombine;
-use crate::kernels::mla_latent::{CacheShape, MlaLatent};
+use crate::kernels::mla_latent::{CacheFormat, CacheShape, MlaLatent};
 use crate::kernels::mla_project::MlaProject;
 use crate::kernels::mla_query::{MlaHeads, MlaQuery};
 use crate::kernels::product::{Epilogue, Norm, Product};
 use crate::kernels::rmsnorm::{Columns, RmsNorm};
 use crate::kernels::{Matrix, Target};
+use crate::{Error, Result};
 
 /// Epsilon of the norms on q_a and the latent, where a checkpoint has them (DeepSeek's, not the model's own).
 const LORA_NORM_EPS: f32 = 1e-6;
 
 /// The cache of one layer.
-pub fn cache_shape(config: &MlaConfig, options: &PlanOptions) -> CacheShape {
+fn cache_shape(config: &MlaConfig, options: &PlanOptions) -> CacheShape {
     CacheShape {
         format: options.cache,
         latent: config.kv_lora_rank,
@@ -45,11 +48,17 @@ pub struct Mla {
     q_norm: Option<Buffer>,
     kv_norm: Option<Buffer>,
     q_rank: Option<usize>,
+    /// The table of its rotary embedding.
+    turns: Buffer,
 }
 
 impl Mla {
     /// `prefix` is `"model.layers.N.mla."`.
-    pub fn new(config: &MlaConfig, options: &PlanOptions, hidden: usize, prefix: &str, tensors: &mut Tensors) -> Self {
+    pub fn new(config: &MlaConfig, prefix: &str, layer: usize, maker: &mut Maker<'_>) -> Result<Self> {
+        let cache = cache_shape(config, maker.options);
+        check(prefix, layer, cache, maker)?;
+        let turns = maker.turns(&config.rope);
+        let (hidden, tensors) = (maker.hidden, &mut *maker.tensors);
         let heads = MlaHeads {
             heads: config.heads,
             kv_heads: config.kv_heads,
@@ -75,9 +84,9 @@ impl Mla {
         let norm = |tensors: &mut Tensors, tail: &str, width: usize| {
             config.lora_layer_norm.then(|| tensors.vector(&name(tail), &[width]))
         };
-        Self {
+        Ok(Self {
             heads,
-            cache: cache_shape(config, options),
+            cache,
             scale: config.rope.softmax_scale,
             latent_offset,
             a_proj,
@@ -91,23 +100,43 @@ impl Mla {
             q_norm: config.q_lora_rank.and_then(|rank| norm(tensors, "q_a_layernorm.weight", rank)),
             kv_norm: norm(tensors, "kv_a_layernorm.weight", config.kv_lora_rank),
             q_rank: config.q_lora_rank,
+            turns,
+        })
+    }
+}
+
+impl Mixer for Mla {
+    fn kept(&self) -> Kept {
+        Kept::Rows { bytes: 4 * self.cache.row_words() as u64, context: self.cache.context as u32 }
+    }
+
+    fn room(&self, options: &PlanOptions, _: &Limits) -> Room {
+        let (s, h) = (self.cache, self.heads);
+        let narrow = options.narrow_rows.min(options.max_rows) as usize;
+        let parts = |wide, rows| h.heads * options.spans(wide).room(rows);
+        let parts = parts(false, narrow).max(parts(true, options.max_rows as usize));
+        Room {
+            n: self.q_rank.unwrap_or(0),
+            wide: self.a_proj.n(),
+            coded: self.a_proj.n(),
+            heads: h.heads * h.v,
+            q: h.heads * (h.nope + s.rope),
+            latent: if self.kv_norm.is_some() { s.latent } else { 0 },
+            query: 4 * h.heads * s.row_quads(),
+            sums: 4 * parts * s.latent_quads(),
+            weights: 2 * parts,
+            ..Room::default()
         }
     }
 
-    /// `x += out_proj(attention(n))`, n = rmsnorm(x), appending to the cache on the way; `next` is the weight of the norm
-    /// after it.
-    #[expect(clippy::too_many_arguments, reason = "what a layer is made of")]
-    pub fn dispatches(
-        &self,
-        label: &str,
-        work: &Work,
-        norm: Norm<'_>,
-        next: &Buffer,
-        turns: &Buffer,
-        latents: &Buffer,
-        options: &PlanOptions,
-        pass: Pass,
-    ) -> Vec<Dispatch> {
+    fn can_code(&self, target: Target) -> bool {
+        Product::can_code(&self.out_proj, Epilogue::Add, target)
+    }
+
+    /// `x += out_proj(attention(n))`, n = rmsnorm(x), appending to the cache on the way.
+    fn dispatches(&self, at: &Place<'_>) -> Vec<Dispatch> {
+        let Place { label, work, norm, next, state: latents, options, pass } = *at;
+        let turns = &self.turns;
         let step = &work.step;
         let (s, h, target) = (self.cache, self.heads, pass.target);
         let product =
@@ -194,8 +223,27 @@ impl Mla {
         all
     }
 
-    /// Whether what it adds to the residual stream can be left coded.
-    pub fn can_code(&self, target: Target) -> bool {
-        Product::can_code(&self.out_proj, Epilogue::Add, target)
+    /// Only of an f32 cache.
+    fn cache(&self, words: &[f32], length: usize) -> Vec<CacheTensor> {
+        let s = self.cache;
+        if s.format != CacheFormat::F32 {
+            return Vec::new();
+        }
+        let rope = 4 * s.latent_quads();
+        let rows = words.chunks_exact(s.row_words()).take(length);
+        let rows = rows.flat_map(|r| [&r[..s.latent], &r[rope..rope + s.rope]].concat()).collect();
+        vec![("latent", vec![length, s.latent + s.rope], rows)]
     }
+}
+
+/// What no kernel covers, or the adapter cannot bind, is refused before anything is made.
+fn check(prefix: &str, layer: usize, cache: CacheShape, maker: &Maker<'_>) -> Result<()> {
+    if cache.latent > MOST_LATENT {
+        return Err(Error::Tensor {
+            name: format!("{prefix}kv_b_proj.weight"),
+            expected: format!("a latent of at most {MOST_LATENT} columns"),
+            found: cache.latent.to_string(),
+        });
+    }
+    maker.check_rows(layer, 4 * cache.row_words() as u64)
 }

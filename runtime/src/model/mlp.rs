@@ -2,6 +2,7 @@
 
 use super::work::Work;
 use super::{Pass, Tensors};
+use crate::config::MlpConfig;
 use crate::gpu::{Buffer, Dispatch};
 use crate::kernels::product::{Epilogue, Norm, Product};
 use crate::kernels::{Matrix, Target};
@@ -15,9 +16,9 @@ pub struct Mlp {
 }
 
 impl Mlp {
-    /// `prefix` is `"model.layers.N.mlp."`.
-    pub fn new(hidden: usize, intermediate: usize, prefix: &str, tensors: &mut Tensors) -> Self {
-        let name = |tail: &str| format!("{prefix}{tail}");
+    pub fn new(config: &MlpConfig, hidden: usize, tensors: &mut Tensors) -> Self {
+        let intermediate = config.intermediate_size;
+        let name = |tail: &str| format!("{}{tail}", config.prefix);
         let (gate, up) = (name("gate_proj.weight"), name("up_proj.weight"));
         Self {
             gate_up: tensors.stacked(&name("gate_up"), &[(&gate, intermediate), (&up, intermediate)], hidden, 1),

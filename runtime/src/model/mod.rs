@@ -1,8 +1,9 @@
-//! The model as flat lists of dispatches. `mla`, `mamba2` and `mlp` read like the papers: one line a dispatch, with the
-//! checkpoint's names; [`Plan`] puts the layers together, [`Model`] loads the weights and runs steps. Nothing here names
+//! The model as flat lists of dispatches. The mixers (`mla`, `mamba2`) and `mlp` read like the papers: one line a dispatch,
+//! with the checkpoint's names; [`Plan`] puts the layers together, [`Model`] loads the weights and runs steps. Nothing here names
 //! the GPU API; buffers are described first, so that a plan can be counted and sized without any weight loaded.
 
 mod mamba2;
+mod mixer;
 mod mla;
 mod mlp;
 mod plan;
@@ -12,10 +13,11 @@ mod state;
 mod tensors;
 mod work;
 
+pub use mixer::CacheTensor;
 pub use plan::{DispatchCount, Mark, Plan, PlanOptions};
 pub use runner::{Model, Row, Step, Taps, Ticket, Token};
 pub use speed::AdapterSpeed;
-pub use state::{Carried, State};
+pub use state::{Carried, Kept, State};
 pub use tensors::{Load, Tensors};
 pub use work::{Rows, Work};
 

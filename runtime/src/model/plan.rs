@@ -1,19 +1,17 @@
 //! The whole model planned: every buffer described, every dispatch listed, nothing allocated.
 
-use super::mamba2::Mamba2;
-use super::mla::Mla;
+use super::mixer::{CacheTensor, Maker, Mixer, Place, Tables, mixer};
 use super::mlp::Mlp;
-use super::state::{Carried, State};
-use super::work::Work;
+use super::state::State;
+use super::work::{Room, Work};
 use super::{Pass, Tensors};
-use crate::config::{Layer, ModelConfig};
+use crate::config::{ModelConfig, NormConfig};
 use crate::gpu::{Buffer, Cooperative, Dispatch, Limits, Purpose};
+use crate::kernels::Target;
 use crate::kernels::embed::Embed;
-use crate::kernels::mla_attend::MOST_LATENT;
 use crate::kernels::mla_latent::CacheFormat;
 use crate::kernels::product::{Epilogue, Norm, Product, Width};
 use crate::kernels::sample::{MOST_VOCAB, Sample, SampleBuffers};
-use crate::kernels::{Target, rope};
 use crate::weights::Preset;
 use crate::{Error, Result};
 
@@ -77,8 +75,8 @@ pub struct Plan {
     pub state: State,
     /// What the CPU asks for in a step, laid out as `parts/step.wgsl`.
     pub request: Buffer,
-    /// RoPE tables of each MLA layer; layers with one RoPE share a table.
-    pub turns: Vec<(Buffer, Vec<[f32; 2]>)>,
+    pub tables: Tables,
+    mixers: Vec<Box<dyn Mixer>>,
     pub sample: SampleBuffers,
     pub single: Lists,
     pub narrow: Lists,
@@ -88,27 +86,28 @@ pub struct Plan {
     pub sampling: Vec<Dispatch>,
 }
 
-/// A layer's mixer; of MLA with the RoPE table it uses.
-enum Mixer {
-    Mla(Box<Mla>, Buffer),
-    Mamba2(Box<Mamba2>),
-}
-
+#[derive(Debug)]
 struct LayerPlan {
-    input_norm: Buffer,
-    mixer: Mixer,
-    post_norm: Buffer,
+    input_norm: LayerNorm,
+    mixer: Box<dyn Mixer>,
+    post_norm: LayerNorm,
     mlp: Mlp,
 }
 
-impl LayerPlan {
-    /// Whether what it adds to the residual stream can be left coded.
-    fn can_code(&self, target: Target) -> bool {
-        self.mlp.can_code(target)
-            && match &self.mixer {
-                Mixer::Mla(mla, _) => mla.can_code(target),
-                Mixer::Mamba2(mamba2) => mamba2.can_code(target),
-            }
+/// A norm's weight on the GPU.
+#[derive(Debug)]
+struct LayerNorm {
+    weight: Buffer,
+    eps: f32,
+}
+
+impl LayerNorm {
+    fn new(config: &NormConfig, hidden: usize, tensors: &mut Tensors) -> Self {
+        Self { weight: tensors.vector(&config.weight, &[hidden]), eps: config.eps }
+    }
+
+    fn get(&self) -> Norm<'_> {
+        Norm { weight: &self.weight, eps: self.eps }
     }
 }
 
@@ -116,56 +115,40 @@ impl Plan {
     /// # Errors
     /// [`Error::Config`] for a geometry that the kernels do not cover, [`Error::Limit`] for one that the adapter does not.
     pub fn new(config: &ModelConfig, options: PlanOptions, limits: Limits) -> Result<Self> {
-        check(config, &options, limits)?;
+        check(config)?;
         let PlanOptions { subgroups, cooperative, plain, max_rows, slots, .. } = options;
         let target = Target { subgroups, cooperative, plain, max_rows, slots, limits };
-        let mut tensors = Tensors::new(options.preset, limits);
         let hidden = config.hidden_size;
-        let embedding = tensors.matrix("model.embed_tokens.weight", config.vocab_size, hidden);
-        let mut turns = Vec::new();
-        let layers: Vec<LayerPlan> = config
-            .layers
-            .iter()
-            .enumerate()
-            .map(|(i, layer)| {
-                let prefix = format!("model.layers.{i}.");
-                let norm = |tensors: &mut Tensors, tail: &str| tensors.vector(&format!("{prefix}{tail}"), &[hidden]);
-                LayerPlan {
-                    input_norm: norm(&mut tensors, "input_layernorm.weight"),
-                    mixer: match layer {
-                        Layer::Mla(m) => {
-                            let table = rope::turns(&m.rope.inv_freq, m.rope.attention_scale, options.context as usize);
-                            let buffer = shared_table(&mut turns, table);
-                            let mla = Mla::new(m, &options, hidden, &format!("{prefix}mla."), &mut tensors);
-                            Mixer::Mla(Box::new(mla), buffer)
-                        }
-                        Layer::Mamba2(m) => {
-                            Mixer::Mamba2(Box::new(Mamba2::new(m, hidden, &format!("{prefix}mamba."), &mut tensors)))
-                        }
-                    },
-                    post_norm: norm(&mut tensors, "post_attention_layernorm.weight"),
-                    mlp: Mlp::new(hidden, config.intermediate_size, &format!("{prefix}mlp."), &mut tensors),
-                }
-            })
-            .collect();
-        let final_norm = tensors.vector("model.norm.weight", &[hidden]);
-        let head = if config.tied_head {
-            embedding.clone()
-        } else {
-            tensors.matrix("lm_head.weight", config.vocab_size, hidden)
+        let mut tensors = Tensors::new(options.preset, limits);
+        let embedding = tensors.matrix(&config.embedding, config.vocab_size, hidden);
+        let mut maker = Maker { options: &options, limits, hidden, tensors: &mut tensors, tables: Tables::default() };
+        let mut layers = Vec::with_capacity(config.layers.len());
+        for (i, layer) in config.layers.iter().enumerate() {
+            layers.push(LayerPlan {
+                input_norm: LayerNorm::new(&layer.input_norm, hidden, maker.tensors),
+                mixer: mixer(i, &layer.mixer, &mut maker)?,
+                post_norm: LayerNorm::new(&layer.post_norm, hidden, maker.tensors),
+                mlp: Mlp::new(&layer.mlp, hidden, maker.tensors),
+            });
+        }
+        let tables = maker.tables;
+        let final_norm = LayerNorm::new(&config.final_norm, hidden, &mut tensors);
+        let head = match &config.head {
+            Some(name) => tensors.matrix(name, config.vocab_size, hidden),
+            None => embedding.clone(),
         };
 
-        let work = Work::new(config, &options, &limits);
-        let state = State::new(config, &options);
+        let room = layers.iter().map(|layer| layer.mixer.room(&options, &limits)).fold(Room::default(), Room::max);
+        let work = Work::new(config, &options, &room);
+        let state = State::new(layers.iter().map(|layer| &*layer.mixer), options.slots);
         let request = Buffer::new("request", work.step.size(), Purpose::Control);
         let sample = SampleBuffers::new(options.slots as usize, options.logit_rows as usize);
-        let can_code = layers.iter().all(|layer| layer.can_code(target));
+        let can_code = layers.iter().all(|layer| layer.mlp.can_code(target) && layer.mixer.can_code(target));
         let lists = |width: Width| {
             let pass = Pass { width, target, coded: can_code && !width.is_tiled() };
             let step = &work.step;
-            let norm = |weight| Norm { weight, eps: config.rms_norm_eps };
             // The weight of the norm that comes after so many layers.
-            let norm_after = |layer: usize| layers.get(layer).map_or(&final_norm, |layer| &layer.input_norm);
+            let norm_after = |layer: usize| &layers.get(layer).map_or(&final_norm, |layer| &layer.input_norm).weight;
             let x_codes = pass.codes_of_x(&work, norm_after(0));
             let (slots, x) = (&sample.slots, &work.x.buffer);
             let embed = Embed { request: &request, slots, step, weight: &embedding, x, x_codes };
@@ -173,22 +156,20 @@ impl Plan {
             let mut marks = Vec::new();
             for (i, (layer, carried)) in layers.iter().zip(&state.layers).enumerate() {
                 let label = format!("layer{i}");
-                let (input_norm, post_norm) = (norm(&layer.input_norm), norm(&layer.post_norm));
-                body.extend(match (&layer.mixer, carried) {
-                    (Mixer::Mla(mla, turns), Carried::Latents { buffer, .. }) => {
-                        mla.dispatches(&label, &work, input_norm, post_norm.weight, turns, buffer, &options, pass)
-                    }
-                    (Mixer::Mamba2(mamba2), Carried::Ssm { buffer, .. }) => {
-                        mamba2.dispatches(&label, &work, input_norm, post_norm.weight, buffer, pass)
-                    }
-                    _ => unreachable!("states are made from the same layers"),
-                });
+                body.extend(layer.mixer.dispatches(&Place {
+                    label: &label,
+                    work: &work,
+                    norm: layer.input_norm.get(),
+                    next: &layer.post_norm.weight,
+                    state: &carried.buffer,
+                    options: &options,
+                    pass,
+                }));
                 marks.push(Mark { at: body.len(), name: format!("{label}.mixer") });
-                body.extend(layer.mlp.dispatches(&label, &work, post_norm, norm_after(i + 1), pass));
+                body.extend(layer.mlp.dispatches(&label, &work, layer.post_norm.get(), norm_after(i + 1), pass));
                 marks.push(Mark { at: body.len(), name: format!("{label}.out") });
             }
-            let last = Norm { weight: &final_norm, eps: config.final_norm_eps };
-            let logits = work.product(work.x.all(), Some(last), &head, work.logits.all(), Epilogue::Store);
+            let logits = work.product(work.x.all(), Some(final_norm.get()), &head, work.logits.all(), Epilogue::Store);
             let head = Product { x_codes: pass.x_codes(&work), logit_rows: true, ..logits }
                 .dispatches("lm_head", width, target);
             Lists { body, head, marks }
@@ -202,7 +183,27 @@ impl Plan {
             buffers: &sample,
         }
         .dispatches("sample", target);
-        Ok(Self { options, tensors, work, state, request, turns, sample, single, narrow, batch, wide, sampling })
+        let mixers = layers.into_iter().map(|layer| layer.mixer).collect();
+        Ok(Self {
+            options,
+            mixers,
+            tensors,
+            work,
+            state,
+            request,
+            tables,
+            sample,
+            single,
+            narrow,
+            batch,
+            wide,
+            sampling,
+        })
+    }
+
+    /// What the f32 words of a layer's carried state are, see [`Mixer::cache`].
+    pub fn cache(&self, layer: usize, words: &[f32], length: usize) -> Vec<CacheTensor> {
+        self.mixers[layer].cache(words, length)
     }
 
     /// Every buffer of the plan, each once.
@@ -211,7 +212,7 @@ impl Plan {
         all.extend(self.work.buffers());
         all.extend(self.state.buffers());
         all.push(self.request.clone());
-        all.extend(self.turns.iter().map(|(buffer, _)| buffer.clone()));
+        all.extend(self.tables.0.iter().map(|(buffer, _)| buffer.clone()));
         all.extend(self.sample.buffers());
         all
     }
@@ -229,18 +230,8 @@ impl Plan {
     }
 }
 
-/// The table's buffer: that of an equal table when there is one.
-fn shared_table(tables: &mut Vec<(Buffer, Vec<[f32; 2]>)>, table: Vec<[f32; 2]>) -> Buffer {
-    if let Some((buffer, _)) = tables.iter().find(|(_, t)| *t == table) {
-        return buffer.clone();
-    }
-    let buffer = Buffer::new(format!("rope{}", tables.len()), 8 * table.len() as u64, Purpose::Weights);
-    tables.push((buffer.clone(), table));
-    buffer
-}
-
-/// What no kernel covers, or the adapter cannot hold, is refused before anything is made.
-fn check(config: &ModelConfig, options: &PlanOptions, limits: Limits) -> Result<()> {
+/// What no kernel covers is refused before anything is made.
+fn check(config: &ModelConfig) -> Result<()> {
     if config.vocab_size > MOST_VOCAB {
         return Err(Error::Config {
             file: "config.json".into(),
@@ -248,33 +239,6 @@ fn check(config: &ModelConfig, options: &PlanOptions, limits: Limits) -> Result<
             expected: format!("at most {MOST_VOCAB}"),
             found: config.vocab_size.to_string(),
         });
-    }
-    for (i, layer) in config.layers.iter().enumerate() {
-        if let Layer::Mla(m) = layer {
-            if m.kv_lora_rank > MOST_LATENT {
-                return Err(Error::Config {
-                    file: "hybrid_config.json".into(),
-                    key: format!("kv_lora_rank of layer {i}"),
-                    expected: format!("at most {MOST_LATENT}"),
-                    found: m.kv_lora_rank.to_string(),
-                });
-            }
-            let shape = super::mla::cache_shape(m, options);
-            let (need, have) = (u64::from(options.slots) * shape.slot_bytes(), limits.binding.min(limits.buffer));
-            if need > have {
-                let fits = have / u64::from(options.slots) / (4 * shape.row_words() as u64);
-                return Err(Error::Limit {
-                    what: format!(
-                        "latent cache of layer {i} for {} positions in {} slots",
-                        options.context, options.slots
-                    ),
-                    limit: "largest binding".into(),
-                    need,
-                    have,
-                    advice: format!("a context of {fits} fits"),
-                });
-            }
-        }
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use futures_util::FutureExt;
 use futures_util::future::{LocalBoxFuture, try_join};
 
 use super::plan::{Lists, Mark, Plan, PlanOptions};
-use super::state::Carried;
+use super::state::Kept;
 use super::tensors::Load;
 use super::work::Rows;
 use crate::gpu::{Buffer, DispatchTime, Gpu, Pending, Program, Ring, Run, StepShape, StepSize};
@@ -217,12 +217,11 @@ impl Model {
         self.gpu.time(&runs(step, shape, &self.plan.options, &self.programs, &self.sampling), shape).await
     }
 
-    /// Zeroes the recurrent state of a slot. Its latents need nothing: they are kept by length.
+    /// Zeroes the recurrent state of a slot. Its cached rows need nothing: they are kept by length.
     pub fn clear(&mut self, slot: u32) {
         for carried in &self.plan.state.layers {
-            if let Carried::Ssm { buffer, shape } = carried {
-                let bytes = 4 * shape.state() as u64;
-                self.gpu.clear(buffer, u64::from(slot) * bytes, bytes);
+            if let Kept::Whole { bytes } = carried.kept {
+                self.gpu.clear(&carried.buffer, carried.slot_offset(slot), bytes);
             }
         }
     }
@@ -334,7 +333,7 @@ fn pick<'a, T>(rows: u32, segments: u32, options: &PlanOptions, [single, narrow,
 
 /// Brings a plan's tables and the checkpoint's weights to the GPU.
 async fn upload(gpu: &Gpu, checkpoint: &Checkpoint<'_>, plan: &Plan, progress: &mut dyn FnMut(u64, u64)) -> Result<()> {
-    for (buffer, table) in &plan.turns {
+    for (buffer, table) in &plan.tables.0 {
         gpu.write(buffer, 0, bytemuck::cast_slice(table));
     }
     let total = plan.tensors.buffers().iter().map(Buffer::size).sum();

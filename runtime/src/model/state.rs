@@ -1,37 +1,54 @@
-//! What a slot carries from one step to the next: latent rows of the MLA layers, scan and convolution states of the
-//! Mamba2 layers.
+//! What a slot carries from one step to the next: cached rows of attention layers, states of recurrent ones.
 
-use super::PlanOptions;
-use super::{mamba2, mla};
-use crate::config::{Layer, ModelConfig};
+use super::mixer::Mixer;
 use crate::gpu::{Buffer, Purpose};
-use crate::kernels::mla_latent::CacheShape;
-use crate::kernels::ssm_shape::SsmShape;
 
-/// The carried state of one layer, for all slots.
+/// How a layer's carried state grows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kept {
+    /// A row a position, in the order of the positions: kept by length.
+    Rows { bytes: u64, context: u32 },
+    /// Of one size, overwritten by every token.
+    Whole { bytes: u64 },
+}
+
+impl Kept {
+    /// Bytes of a slot.
+    pub fn slot_bytes(self) -> u64 {
+        match self {
+            Kept::Rows { bytes, context } => bytes * u64::from(context),
+            Kept::Whole { bytes } => bytes,
+        }
+    }
+}
+
+/// The carried state of one layer: `[slots, slot_bytes]`.
 #[derive(Debug, Clone)]
-pub enum Carried {
-    /// `[slots, context, row_words]`; grows by a row a token, kept by length.
-    Latents { buffer: Buffer, shape: CacheShape },
-    /// `[slots, heads * P * N | heads * 3 * head_dim * 4]`, see [`SsmShape::state`]; of one size, overwritten by every token.
-    Ssm { buffer: Buffer, shape: SsmShape },
+pub struct Carried {
+    pub buffer: Buffer,
+    pub kept: Kept,
 }
 
 impl Carried {
     /// Bytes that it grows by with each position.
     pub fn position_bytes(&self) -> u64 {
-        match self {
-            Carried::Latents { shape, .. } => 4 * shape.row_words() as u64,
-            Carried::Ssm { .. } => 0,
+        match self.kept {
+            Kept::Rows { bytes, .. } => bytes,
+            Kept::Whole { .. } => 0,
         }
     }
 
     /// Bytes of a slot that every token overwrites.
     pub fn recurrent_bytes(&self) -> u64 {
-        match self {
-            Carried::Latents { .. } => 0,
-            Carried::Ssm { shape, .. } => 4 * shape.state() as u64,
+        match self.kept {
+            Kept::Rows { .. } => 0,
+            Kept::Whole { bytes } => bytes,
         }
+    }
+
+    /// Where a slot's begins.
+    pub fn slot_offset(&self, slot: u32) -> u64 {
+        u64::from(slot) * self.kept.slot_bytes()
     }
 }
 
@@ -42,35 +59,21 @@ pub struct State {
 }
 
 impl State {
-    pub fn new(config: &ModelConfig, options: &PlanOptions) -> Self {
-        let slots = u64::from(options.slots);
-        let layers = config
-            .layers
-            .iter()
-            .enumerate()
-            .map(|(i, layer)| match layer {
-                Layer::Mla(m) => {
-                    let shape = mla::cache_shape(m, options);
-                    let buffer = Buffer::new(format!("layer{i}.latents"), slots * shape.slot_bytes(), Purpose::Latents);
-                    Carried::Latents { buffer, shape }
-                }
-                Layer::Mamba2(m) => {
-                    let shape = mamba2::shape(m);
-                    let bytes = 4 * shape.state() as u64;
-                    Carried::Ssm { buffer: Buffer::new(format!("layer{i}.ssm"), slots * bytes, Purpose::States), shape }
-                }
-            })
-            .collect();
-        Self { layers }
+    pub(super) fn new<'a>(mixers: impl Iterator<Item = &'a dyn Mixer>, slots: u32) -> Self {
+        let layer = |(i, mixer): (usize, &dyn Mixer)| {
+            let kept = mixer.kept();
+            let (name, purpose) = match kept {
+                Kept::Rows { .. } => ("cache", Purpose::Latents),
+                Kept::Whole { .. } => ("state", Purpose::States),
+            };
+            let buffer = Buffer::new(format!("layer{i}.{name}"), u64::from(slots) * kept.slot_bytes(), purpose);
+            Carried { buffer, kept }
+        };
+        Self { layers: mixers.enumerate().map(layer).collect() }
     }
 
     pub fn buffers(&self) -> Vec<Buffer> {
-        self.layers
-            .iter()
-            .map(|layer| match layer {
-                Carried::Latents { buffer, .. } | Carried::Ssm { buffer, .. } => buffer.clone(),
-            })
-            .collect()
+        self.layers.iter().map(|layer| layer.buffer.clone()).collect()
     }
 
     /// Bytes of the recurrent states of one slot.
@@ -78,7 +81,7 @@ impl State {
         self.layers.iter().map(Carried::recurrent_bytes).sum()
     }
 
-    /// Bytes of the latents of one position.
+    /// Bytes of the cached rows of one position.
     pub fn position_bytes(&self) -> u64 {
         self.layers.iter().map(Carried::position_bytes).sum()
     }

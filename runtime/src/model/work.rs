@@ -1,8 +1,8 @@
 //! The buffers that rows pass through on their way to logits. One set serves every layer and both widths of a step.
 
 use super::PlanOptions;
-use crate::config::{Layer, ModelConfig};
-use crate::gpu::{Buffer, Limits, Purpose};
+use crate::config::ModelConfig;
+use crate::gpu::{Buffer, Purpose};
 use crate::kernels::Matrix;
 use crate::kernels::coded;
 use crate::kernels::half_rows;
@@ -10,7 +10,6 @@ use crate::kernels::matmul_coop;
 use crate::kernels::mla_attend::Spans;
 use crate::kernels::product::{Epilogue, Norm, Product, Scratch};
 use crate::kernels::rmsnorm::Columns;
-use crate::kernels::ssm_states::SsmStates;
 
 /// Activations of a step: row-major f32, row strides padded to 32.
 #[derive(Debug, Clone)]
@@ -81,18 +80,16 @@ impl Rows {
 }
 
 impl Work {
-    pub fn new(config: &ModelConfig, options: &PlanOptions, limits: &Limits) -> Self {
+    /// `most` is what the widest of the mixers needs of each.
+    pub fn new(config: &ModelConfig, options: &PlanOptions, most: &Room) -> Self {
         let rows = options.max_rows as usize;
-        let mut most = Most::default();
-        for layer in &config.layers {
-            most.take(layer, options, limits);
-        }
         let make = |label: &str, width: usize| Rows::new(label, rows, width);
         let f32s = |label: &str, count: usize| Buffer::new(label, 4 * count as u64, Purpose::Activations);
         let logit_rows = options.logit_rows as usize;
         let halves = options.cooperative.is_some();
         let narrow = options.narrow_rows.min(options.max_rows).max(1) as usize;
-        let widest = config.hidden_size.max(config.intermediate_size).max(most.heads).max(most.n).next_multiple_of(32);
+        let intermediate = config.layers.iter().map(|layer| layer.mlp.intermediate_size).max().unwrap_or(0);
+        let widest = config.hidden_size.max(intermediate).max(most.heads).max(most.n).next_multiple_of(32);
         Self {
             step: Buffer::new("step", 16 * (1 + 3 * rows as u64), Purpose::Control),
             x: make("x", config.hidden_size),
@@ -105,7 +102,7 @@ impl Work {
             u: make("u", most.u),
             chunk_states: f32s("chunk_states", most.chunk_states),
             heads: make("heads", most.heads),
-            act: make("act", config.intermediate_size),
+            act: make("act", intermediate),
             q: make("q", most.q),
             latent: make("latent", most.latent),
             query: f32s("query", rows * most.query),
@@ -157,53 +154,44 @@ impl Work {
     }
 }
 
-/// The widest of each over the layers.
-#[derive(Default)]
-struct Most {
-    coded: usize,
-    n: usize,
-    wide: usize,
-    u: usize,
-    chunk_states: usize,
-    heads: usize,
-    q: usize,
-    latent: usize,
-    query: usize,
-    sums: usize,
-    weights: usize,
+/// What a mixer needs of the buffers that all share: widths of rows in f32, and words of whole buffers.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Room {
+    /// Of rows that are left coded.
+    pub coded: usize,
+    /// Of rows that are normed before a product, beside the residual stream's.
+    pub n: usize,
+    /// Of the first product.
+    pub wide: usize,
+    pub u: usize,
+    /// Words.
+    pub chunk_states: usize,
+    pub heads: usize,
+    pub q: usize,
+    pub latent: usize,
+    /// Words of a row.
+    pub query: usize,
+    /// Words.
+    pub sums: usize,
+    /// Words.
+    pub weights: usize,
 }
 
-impl Most {
-    fn take(&mut self, layer: &Layer, options: &PlanOptions, limits: &Limits) {
-        let up = |most: &mut usize, v: usize| *most = (*most).max(v);
-        match layer {
-            Layer::Mamba2(m) => {
-                let shape = super::mamba2::shape(m);
-                up(&mut self.wide, shape.in_proj());
-                up(&mut self.u, shape.channels());
-                let (rows, slots) = (options.max_rows as usize, options.slots as usize);
-                let words = if options.plain { 0 } else { SsmStates::words(shape, rows, slots, limits) };
-                up(&mut self.chunk_states, words);
-                up(&mut self.heads, shape.d_inner);
-            }
-            Layer::Mla(m) => {
-                let cache = super::mla::cache_shape(m, options);
-                let q_a = m.q_lora_rank.unwrap_or(0);
-                let a = q_a.next_multiple_of(32) + m.kv_lora_rank + m.qk_rope_head_dim;
-                up(&mut self.n, q_a);
-                up(&mut self.wide, a);
-                up(&mut self.coded, a);
-                up(&mut self.heads, m.heads * m.v_head_dim);
-                up(&mut self.q, m.heads * (m.qk_nope_head_dim + m.qk_rope_head_dim));
-                up(&mut self.latent, if m.lora_layer_norm { m.kv_lora_rank } else { 0 });
-                up(&mut self.query, 4 * m.heads * cache.row_quads());
-                let narrow = options.narrow_rows.min(options.max_rows) as usize;
-                for (wide, rows) in [(false, narrow), (true, options.max_rows as usize)] {
-                    let parts = m.heads * options.spans(wide).room(rows);
-                    up(&mut self.sums, 4 * parts * cache.latent_quads());
-                    up(&mut self.weights, 2 * parts);
-                }
-            }
+impl Room {
+    /// Room for either.
+    pub fn max(self, other: Self) -> Self {
+        Self {
+            coded: self.coded.max(other.coded),
+            n: self.n.max(other.n),
+            wide: self.wide.max(other.wide),
+            u: self.u.max(other.u),
+            chunk_states: self.chunk_states.max(other.chunk_states),
+            heads: self.heads.max(other.heads),
+            q: self.q.max(other.q),
+            latent: self.latent.max(other.latent),
+            query: self.query.max(other.query),
+            sums: self.sums.max(other.sums),
+            weights: self.weights.max(other.weights),
         }
     }
 }

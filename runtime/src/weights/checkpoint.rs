@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::format::{self, GROUP, Preset, WeightFormat};
 use super::safetensors::{Dtype, Entry, Index};
-use crate::config::{CONFIG_FILE, HYBRID_CONFIG_FILE, ModelConfig, TensorKind, TensorSpec};
+use crate::config::{CONFIG_FILES, ConfigFiles, Family, ModelConfig, TensorKind, TensorSpec};
 use crate::files::{Files, read_whole};
 use crate::{Error, Result};
 
@@ -82,7 +82,7 @@ pub struct Checkpoint<'a> {
 impl<'a> Checkpoint<'a> {
     /// Reads the configuration and every header, and checks names, shapes, types and offsets of all tensors.
     pub async fn open(files: &'a dyn Files) -> Result<Checkpoint<'a>> {
-        let (config_json, hybrid_json) = read_configs(files).await?;
+        let (family, configs) = read_configs(files).await?;
         let index = Index::open(files).await?;
         let stored = stored_preset(&index)?;
         let file_names = index.files.clone();
@@ -91,8 +91,8 @@ impl<'a> Checkpoint<'a> {
             None => index.tensors.into_iter().map(|(name, entry)| (name, Stored::Plain(entry))).collect(),
         };
         let shape = |name: &str| tensors.get(name).map(|tensor| tensor.shape().to_vec());
-        let config = ModelConfig::parse(&config_json, &hybrid_json, &shape)
-            .map_err(|error| explain_mixers(error, &tensors, files))?;
+        let config =
+            ModelConfig::parse(family, &configs, &shape).map_err(|error| explain_mixers(error, &tensors, files))?;
         let specs = config.tensors();
         check_tensors(&specs, &tensors, stored, &config)?;
         Ok(Checkpoint { files, file_names, tensors, config, specs, stored })
@@ -282,48 +282,23 @@ fn decode(name: &str, dtype: Dtype, bytes: &[u8], values: &mut [f32]) -> Result<
     Ok(())
 }
 
-/// The two configuration files, or what kind of model this seems to be instead.
-async fn read_configs(files: &dyn Files) -> Result<(Vec<u8>, Vec<u8>)> {
-    let config = read_whole(files, CONFIG_FILE).await?;
-    let hybrid = read_whole(files, HYBRID_CONFIG_FILE).await?;
-    let found = match (config, hybrid) {
-        (Some(config), Some(hybrid)) => return Ok((config, hybrid)),
-        (None, _) => {
+/// The configuration files and the family that they tell, or what kind of model this seems to be instead.
+async fn read_configs(files: &dyn Files) -> Result<(Family, ConfigFiles)> {
+    let mut found = Vec::new();
+    for name in CONFIG_FILES {
+        found.extend(read_whole(files, name).await?.map(|bytes| (name, bytes)));
+    }
+    let nothing = found.is_empty();
+    let configs = ConfigFiles::new(found);
+    match Family::find(&configs) {
+        Ok(family) => Ok((family, configs)),
+        Err(mut found) => {
             let names = files.names().await?;
-            match names.iter().find(|name| name.to_lowercase().ends_with(".gguf")) {
-                Some(name) => format!("{name} is a GGUF file, which is not supported"),
-                None => format!("no {CONFIG_FILE} is there"),
+            if let Some(name) = names.iter().find(|name| nothing && name.to_lowercase().ends_with(".gguf")) {
+                found = format!("{name} is a GGUF file, which is not supported");
             }
+            Err(Error::UnknownModel { path: files.describe(), found })
         }
-        (Some(config), None) => {
-            let names = files.names().await?;
-            let has = |wanted: &str| names.iter().any(|name| name.eq_ignore_ascii_case(wanted));
-            let kind = if has("mla_config.json") || has("mla_layer_config.json") {
-                "an X-EcoMLA model (MLA_config.json)".to_string()
-            } else if has("mamba_config.json") {
-                "a MambaInLlama model (mamba_config.json)".to_string()
-            } else {
-                describe_config(&config)
-            };
-            format!("no {HYBRID_CONFIG_FILE} is there; this seems to be {kind}")
-        }
-    };
-    Err(Error::UnknownModel { path: files.describe(), found })
-}
-
-/// What a `config.json` says of itself.
-fn describe_config(config: &[u8]) -> String {
-    let Ok(config) = serde_json::from_slice::<serde_json::Value>(config) else {
-        return format!("nothing known: {CONFIG_FILE} is not JSON");
-    };
-    let kind = config.get("model_type").and_then(|kind| kind.as_str());
-    let architecture = config.get("architectures").and_then(|list| list.get(0)).and_then(|name| name.as_str());
-    match (architecture, kind) {
-        (Some(architecture), Some(kind)) => format!("a plain {architecture} (model_type \"{kind}\")"),
-        (Some(architecture), None) => format!("a plain {architecture}"),
-        (None, Some(kind)) => format!("a model of model_type \"{kind}\""),
-        // Llamba's configuration has neither.
-        (None, None) => format!("a model without model_type in its {CONFIG_FILE}"),
     }
 }
 
@@ -460,7 +435,7 @@ fn check_tensors(
             let layers = config.layers.len();
             return Err(wrong_tensor(
                 name,
-                format!("only the tensors of the {layers} layers that {HYBRID_CONFIG_FILE} describes"),
+                format!("only the tensors of the {layers} layers that the configuration describes"),
                 "one that belongs to none".into(),
             ));
         }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::safetensors::Dtype;
 use super::*;
-use crate::config::{Layer, ModelConfig};
+use crate::config::{CONFIG_FILE, ConfigFiles, Family, HYBRID_CONFIG_FILE, MixerKind, ModelConfig};
 use crate::files::MemoryFiles;
 use crate::{Error, Result};
 
@@ -157,12 +157,16 @@ fn rms(values: impl ExactSizeIterator<Item = f32>) -> f64 {
 fn fixtures_open() {
     for (name, kv_heads, normed) in [("tiny-gqa", 2, false), ("tiny-mha", 4, false), ("tiny-lnorm", 2, true)] {
         let config = Folder::load(&format!("tests/fixtures/{name}")).config();
-        assert_eq!((config.hidden_size, config.intermediate_size, config.vocab_size), (64, 96, 97), "{name}");
+        assert_eq!(
+            (config.hidden_size, config.layers[0].mlp.intermediate_size, config.vocab_size),
+            (64, 96, 97),
+            "{name}"
+        );
         assert_eq!(config.layers.len(), 5);
-        assert!(!config.tied_head);
+        assert!(!config.tied_head());
         for (n, layer) in config.layers.iter().enumerate() {
-            match layer {
-                Layer::Mla(c) => {
+            match &layer.mixer.kind {
+                MixerKind::Mla(c) => {
                     assert!(n == 0 || n == 3);
                     assert_eq!((c.heads, c.kv_heads, c.q_lora_rank, c.kv_lora_rank), (4, kv_heads, Some(24), 16));
                     assert_eq!((c.qk_nope_head_dim, c.qk_rope_head_dim, c.v_head_dim), (8, 8, 16));
@@ -170,7 +174,7 @@ fn fixtures_open() {
                     assert_eq!(c.rope.softmax_scale, 0.25);
                     assert_eq!(c.rope.attention_scale, 1.346_573_6);
                 }
-                Layer::Mamba2(c) => {
+                MixerKind::Mamba2(c) => {
                     assert_eq!((c.heads, c.head_dim, c.d_inner, c.d_xb, c.d_conv), (4, 16, 64, 32, 4));
                     assert!(!c.repeat_kv_before_conv);
                     assert_eq!((c.in_proj_rows(), c.conv_channels()), (196, 128));
@@ -188,7 +192,7 @@ fn pocket_opens() {
     let checkpoint = block_on(Checkpoint::open(&files)).unwrap();
     let config = checkpoint.config();
     assert_eq!((config.hidden_size, config.layers.len(), config.vocab_size), (384, 8, 8192));
-    assert!(config.tied_head);
+    assert!(config.tied_head());
     assert_eq!((config.base.layers, config.base.kv_heads, config.base.head_dim), (8, 2, 64));
     assert_eq!(config.eos_token_ids, [8187, 8191]);
     assert_eq!(checkpoint.stored(), None);
@@ -369,9 +373,10 @@ fn yarn_frequencies_are_those_of_the_released_models() {
         "conv1d" => Some(vec![128, 1, 4]),
         _ => None,
     };
-    let (config, hybrid) = (folder.bytes("config.json").clone(), folder.bytes("hybrid_config.json").clone());
-    let config = ModelConfig::parse(&config, &hybrid, &shape).unwrap();
-    let Layer::Mla(mla) = &config.layers[0] else { panic!("layer 0 is MLA") };
+    let mut file = |name: &'static str| (name, folder.bytes(name).clone());
+    let files = ConfigFiles::new([file(CONFIG_FILE), file(HYBRID_CONFIG_FILE)]);
+    let config = ModelConfig::parse(Family::ZebraLlama, &files, &shape).unwrap();
+    let MixerKind::Mla(mla) = &config.layers[0].mixer.kind else { panic!("layer 0 is MLA") };
     let expected = [
         1.0,
         0.440366626,
@@ -412,7 +417,7 @@ fn both_schemas_give_the_same_rope() {
 
     let mut plain = new.clone();
     plain.json("hybrid_config.json", |h| h["rope_scaling"] = Value::Null);
-    let Layer::Mla(mla) = &plain.config().layers[0] else { panic!("layer 0 is MLA") };
+    let MixerKind::Mla(mla) = &plain.config().layers[0].mixer.kind else { panic!("layer 0 is MLA") };
     assert_eq!((mla.rope.attention_scale, mla.rope.inv_freq[0]), (1.0, 1.0));
     assert!((f64::from(mla.rope.inv_freq[1]) - 5e5f64.powf(-0.25)).abs() < 1e-8);
 
@@ -436,15 +441,15 @@ fn one_matrix_for_q_and_repeat_before_conv_and_an_absent_head() {
         }
     });
     let config = folder.config();
-    assert!(config.tied_head);
-    let Layer::Mla(mla) = &config.layers[0] else { panic!("layer 0 is MLA") };
+    assert!(config.tied_head());
+    let MixerKind::Mla(mla) = &config.layers[0].mixer.kind else { panic!("layer 0 is MLA") };
     assert_eq!(mla.q_lora_rank, None);
     let forms: Vec<bool> = config
         .layers
         .iter()
-        .filter_map(|layer| match layer {
-            Layer::Mamba2(c) => Some(c.repeat_kv_before_conv),
-            Layer::Mla(_) => None,
+        .filter_map(|layer| match &layer.mixer.kind {
+            MixerKind::Mamba2(c) => Some(c.repeat_kv_before_conv),
+            MixerKind::Mla(_) => None,
         })
         .collect();
     assert_eq!(forms, [true, false, false]);

@@ -1,0 +1,177 @@
+//! What a model is: its configuration files, in the form of its family, and the shapes of the stored tensors, which alone
+//! know ranks and kv heads. Holds numbers and names only: no tensor is read here.
+//!
+//! A family is one reader: it turns its files into a [`ModelConfig`], the same for all. Layers say by themselves what
+//! their tensors are called.
+
+mod family;
+mod layers;
+mod object;
+mod rope;
+mod zebra;
+
+pub use family::{CONFIG_FILES, ConfigFiles, Family};
+pub use layers::{Layer, Mamba2Config, MixerConfig, MixerKind, MlaConfig, MlpConfig, NormConfig};
+pub use rope::Rope;
+
+use crate::{Error, Result};
+use object::Object;
+
+/// The file of the base Transformer's configuration.
+pub const CONFIG_FILE: &str = "config.json";
+/// The file that says which layers of a Zebra-Llama are MLA and which Mamba2, and their sizes.
+pub const HYBRID_CONFIG_FILE: &str = "hybrid_config.json";
+
+/// Limits on what a file may claim, far above any real model, so that no product of two sizes overflows.
+const MAX_LAYERS: usize = 4096;
+const MAX_WIDTH: usize = 1 << 22;
+const MAX_HEADS: usize = 4096;
+const MAX_HEAD_DIM: usize = 4096;
+const MAX_POSITIONS: usize = 1 << 30;
+
+/// Everything that the plan of a model needs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelConfig {
+    pub family: Family,
+    /// Width of the residual stream.
+    pub hidden_size: usize,
+    /// Rows of the embedding and of the head.
+    pub vocab_size: usize,
+    /// Positions that the model was made for.
+    pub max_position_embeddings: usize,
+    /// The embedding's tensor, (vocab, hidden).
+    pub embedding: String,
+    /// The head's tensor, where it is not the embedding.
+    pub head: Option<String>,
+    /// First layer first.
+    pub layers: Vec<Layer>,
+    /// The norm before the head.
+    pub final_norm: NormConfig,
+    /// The base Transformer's attention, for comparing caches.
+    pub base: BaseAttention,
+    /// Tokens that end an answer, as `config.json` lists them.
+    pub eos_token_ids: Vec<u32>,
+    /// The token that begins a text.
+    pub bos_token_id: Option<u32>,
+}
+
+/// Grouped-query attention of the Transformer that the model was distilled from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BaseAttention {
+    /// Layers, all of them attention.
+    pub layers: usize,
+    /// Key and value heads.
+    pub kv_heads: usize,
+    /// Width of a head.
+    pub head_dim: usize,
+}
+
+/// What a tensor is to the runtime.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TensorKind {
+    /// A linear map or the embedding, (out, in): may be quantized.
+    Matrix,
+    /// Norms, convolutions and per-head values: always f32.
+    Vector,
+}
+
+/// A tensor that a checkpoint of this configuration must hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorSpec {
+    /// The checkpoint's name for it.
+    pub name: String,
+    /// Its shape, outermost first.
+    pub shape: Vec<usize>,
+    /// Whether it may be quantized.
+    pub kind: TensorKind,
+}
+
+impl TensorSpec {
+    /// The number of values.
+    pub fn elements(&self) -> u64 {
+        self.shape.iter().map(|&d| d as u64).product()
+    }
+}
+
+/// Answers with the shape of a stored tensor, or `None` when there is none.
+pub type Shapes<'a> = &'a dyn Fn(&str) -> Option<Vec<usize>>;
+
+impl ModelConfig {
+    /// Reads the configuration files of a family. Of `shapes` only the few are asked that ranks, kv heads and the form of
+    /// a layer follow from.
+    pub fn parse(family: Family, files: &ConfigFiles, shapes: Shapes<'_>) -> Result<Self> {
+        match family {
+            Family::ZebraLlama => zebra::read(files, shapes),
+        }
+    }
+
+    /// Whether the embedding is the head, too.
+    pub fn tied_head(&self) -> bool {
+        self.head.is_none()
+    }
+
+    /// Values that a token adds to the caches of all layers.
+    pub fn cache_elements(&self) -> usize {
+        self.layers.iter().map(|layer| layer.mixer.cache_elements()).sum()
+    }
+
+    /// Values that a token adds to the cache of the Transformer that the model was made from.
+    pub fn base_cache_elements(&self) -> usize {
+        2 * self.base.layers * self.base.kv_heads * self.base.head_dim
+    }
+
+    /// Every tensor of a checkpoint of this configuration, in the order of the forward pass.
+    pub fn tensors(&self) -> Vec<TensorSpec> {
+        let mut list = TensorList(Vec::new());
+        list.matrix(&self.embedding, self.vocab_size, self.hidden_size);
+        for layer in &self.layers {
+            layer.tensors(self.hidden_size, &mut list);
+        }
+        self.final_norm.tensors(self.hidden_size, &mut list);
+        if let Some(head) = &self.head {
+            list.matrix(head, self.vocab_size, self.hidden_size);
+        }
+        list.0
+    }
+}
+
+struct TensorList(Vec<TensorSpec>);
+
+impl TensorList {
+    fn matrix(&mut self, name: impl Into<String>, rows: usize, columns: usize) {
+        self.0.push(TensorSpec { name: name.into(), shape: vec![rows, columns], kind: TensorKind::Matrix });
+    }
+
+    fn vector(&mut self, name: impl Into<String>, shape: &[usize]) {
+        self.0.push(TensorSpec { name: name.into(), shape: shape.to_vec(), kind: TensorKind::Vector });
+    }
+}
+
+/// The base Transformer's attention as `config.json` has it.
+fn base_attention(base: &Object) -> Result<BaseAttention> {
+    let heads = base.size("num_attention_heads", MAX_HEADS)?;
+    let head_dim = match base.optional_size("head_dim", MAX_HEAD_DIM)? {
+        Some(head_dim) => head_dim,
+        None => base.size("hidden_size", MAX_WIDTH)? / heads,
+    };
+    Ok(BaseAttention {
+        layers: base.size("num_hidden_layers", MAX_LAYERS)?,
+        kv_heads: base.optional_size("num_key_value_heads", MAX_HEADS)?.unwrap_or(heads),
+        head_dim,
+    })
+}
+
+/// The head's tensor: `lm_head.weight` when it is stored, whatever `tie_word_embeddings` says; AMD's and other tools store
+/// a head that differs and leave the key as it was.
+fn head(base: &Object, shapes: Shapes<'_>) -> Result<Option<String>> {
+    const NAME: &str = "lm_head.weight";
+    let stored = shapes(NAME).is_some();
+    if !stored && base.flag("tie_word_embeddings")? == Some(false) {
+        return Err(Error::Tensor {
+            name: NAME.into(),
+            expected: format!("to be stored ({}: tie_word_embeddings is false)", base.file),
+            found: "no such tensor".into(),
+        });
+    }
+    Ok(stored.then(|| NAME.into()))
+}

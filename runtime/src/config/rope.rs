@@ -1,0 +1,80 @@
+//! Rotary position embeddings as configurations describe them.
+
+use serde_json::Value;
+
+use super::object::Object;
+use crate::Result;
+
+/// The rotary embedding of a layer's queries and keys.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rope {
+    /// Angle per position of pair i: `[rotated width / 2]`.
+    pub inv_freq: Vec<f32>,
+    /// Multiplies both cosine and sine.
+    pub attention_scale: f32,
+    /// Multiplies the scores: (width of a head's key)^-0.5, times YaRN's own factor when `mscale_all_dim` is set.
+    pub softmax_scale: f32,
+}
+
+/// Angles without any scaling: theta^(-2i / dim).
+pub(super) fn plain(dim: usize, theta: f64) -> Vec<f32> {
+    let angle = |i: usize| {
+        // Rounded where PyTorch's f32 rounds, so that angles agree with the reference at far positions too.
+        let power = theta.powf(f64::from((2 * i) as f32 / dim as f32)) as f32;
+        1.0 / power
+    };
+    (0..dim / 2).map(angle).collect()
+}
+
+/// The rotary embedding that AMD's code makes of `rope_scaling`. The older schema keeps Llama's own dictionary there
+/// ("llama3") and says "yarn" at the top level; what that code computed is YaRN all the same.
+pub(super) fn mla(hybrid: &Object, dim: usize, theta: f64, qk_head_dim: f64) -> Result<Rope> {
+    let plain = plain(dim, theta);
+    let softmax_scale = qk_head_dim.powf(-0.5);
+    let Some(scaling) = hybrid.object("rope_scaling")? else {
+        return Ok(Rope { inv_freq: plain, attention_scale: 1.0, softmax_scale: softmax_scale as f32 });
+    };
+    let inner = scaling.text("rope_type")?.or(scaling.text("type")?);
+    let outer = hybrid.text("rope_type")?;
+    let kind = match inner {
+        None | Some("llama3" | "default") => outer.or(inner).unwrap_or("yarn"),
+        Some(kind) => kind,
+    };
+    if kind != "yarn" {
+        return Err(hybrid.wrong("rope_scaling.rope_type", "\"yarn\" (here or as top-level rope_type)", kind));
+    }
+
+    let factor = scaling.positive("factor")?;
+    let original = scaling.optional_positive("original_max_position_embeddings")?.unwrap_or(4096.0);
+    let beta_fast = scaling.optional_positive("beta_fast")?.unwrap_or(32.0);
+    let beta_slow = scaling.optional_positive("beta_slow")?.unwrap_or(1.0);
+    let mscale = scaling.number("mscale")?.unwrap_or(1.0);
+    let mscale_all_dim = scaling.number("mscale_all_dim")?.unwrap_or(0.0);
+
+    let d = dim as f64;
+    let corrected =
+        |rotations: f64| d * (original / (rotations * 2.0 * std::f64::consts::PI)).ln() / (2.0 * theta.ln());
+    let low = corrected(beta_fast).floor().max(0.0);
+    let mut high = corrected(beta_slow).ceil().min(d - 1.0);
+    if low == high {
+        high += 0.001; // AMD's guard against a division by zero
+    }
+    let inv_freq: Vec<f32> = plain
+        .iter()
+        .enumerate()
+        .map(|(i, &e)| {
+            let ramp = ((i as f32 - low as f32) / (high - low) as f32).clamp(0.0, 1.0);
+            e / factor as f32 * ramp + e * (1.0 - ramp)
+        })
+        .collect();
+    let magnitude = |m: f64| {
+        if factor <= 1.0 { 1.0 } else { 0.1 * m * factor.ln() + 1.0 }
+    };
+    let attention_scale = (magnitude(mscale) / magnitude(mscale_all_dim)) as f32;
+    let of_all = if mscale_all_dim != 0.0 { magnitude(mscale_all_dim).powi(2) } else { 1.0 };
+    let softmax_scale = (softmax_scale * of_all) as f32;
+    if !inv_freq.iter().all(|f| f.is_finite()) || !attention_scale.is_finite() || !softmax_scale.is_finite() {
+        return Err(hybrid.wrong("rope_scaling", "values that give finite frequencies", Value::Object(scaling.map)));
+    }
+    Ok(Rope { inv_freq, attention_scale, softmax_scale })
+}

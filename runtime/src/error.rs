@@ -15,7 +15,10 @@ pub enum Error {
     #[error("{file}: key \"{key}\": expected {expected}, found {found}")]
     Config { file: String, key: String, expected: String, found: String },
     /// A folder that holds some other kind of model, or none.
-    #[error("{path}: {found}; supported: Zebra-Llama checkpoints (config.json + hybrid_config.json + safetensors)")]
+    #[error(
+        "{path}: {found}; supported: safetensors checkpoints of Zebra-Llama (hybrid_config.json), X-EcoMLA (MLA_config.json), MambaInLlama \
+             (mamba_config.json) and Llama (config.json)"
+    )]
     UnknownModel { path: String, found: String },
     /// A safetensors file that is truncated or whose header lies.
     #[error("{file}: {reason}")]

@@ -5,18 +5,24 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::object::Object;
-use super::{CONFIG_FILE, HYBRID_CONFIG_FILE};
+use super::{CONFIG_FILE, HYBRID_CONFIG_FILE, MAMBA_CONFIG_FILE, MLA_CONFIG_FILE, MLA_LAYER_CONFIG_FILE};
 use crate::{Error, Result};
 
 /// The files that a family may be told by and configured in, where they are there.
 pub const CONFIG_FILES: [&str; 5] =
-    [CONFIG_FILE, HYBRID_CONFIG_FILE, "MLA_config.json", "mla_layer_config.json", "mamba_config.json"];
+    [CONFIG_FILE, HYBRID_CONFIG_FILE, MLA_CONFIG_FILE, MLA_LAYER_CONFIG_FILE, MAMBA_CONFIG_FILE];
 
 /// The families that run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {
     /// AMD's Zebra-Llama: MLA and Mamba2 layers.
     ZebraLlama,
+    /// AMD's X-EcoMLA: a Llama whose layers became MLA.
+    XEcoMla,
+    /// MambaInLlama: attention and Mamba2 layers.
+    MambaInLlama,
+    /// Llama 3 and others of its form.
+    Llama,
 }
 
 /// A folder's configuration files by their names.
@@ -51,23 +57,37 @@ impl Family {
         if !files.has(CONFIG_FILE) {
             return Err(format!("no {CONFIG_FILE} is there"));
         }
-        if files.has(HYBRID_CONFIG_FILE) {
-            return Ok(Family::ZebraLlama);
+        let own = [
+            (HYBRID_CONFIG_FILE, Family::ZebraLlama),
+            (MLA_CONFIG_FILE, Family::XEcoMla),
+            (MAMBA_CONFIG_FILE, Family::MambaInLlama),
+        ];
+        let own: Vec<_> = own.into_iter().filter(|(name, _)| files.has(name)).collect();
+        match &own[..] {
+            [(_, family)] => return Ok(*family),
+            [] if files.has(MLA_LAYER_CONFIG_FILE) => {
+                return Err(format!("{MLA_LAYER_CONFIG_FILE} is there without {MLA_CONFIG_FILE}"));
+            }
+            [] => {}
+            several => {
+                let names: Vec<&str> = several.iter().map(|(name, _)| *name).collect();
+                return Err(format!("files of different families are there together: {}", names.join(", ")));
+            }
         }
-        let kind = if files.has("MLA_config.json") || files.has("mla_layer_config.json") {
-            "an X-EcoMLA model (MLA_config.json)".to_string()
-        } else if files.has("mamba_config.json") {
-            "a MambaInLlama model (mamba_config.json)".to_string()
-        } else {
-            describe(files)
-        };
-        Err(format!("no {HYBRID_CONFIG_FILE} is there; this seems to be {kind}"))
+        let config = files.object(CONFIG_FILE).map_err(|_| format!("{CONFIG_FILE} is not a JSON object"))?;
+        match config.map.get("model_type").and_then(Value::as_str) {
+            Some("llama") => Ok(Family::Llama),
+            _ => Err(describe(&config)),
+        }
     }
 
     /// As it is named to people.
     pub fn name(self) -> &'static str {
         match self {
             Family::ZebraLlama => "zebra-llama",
+            Family::XEcoMla => "x-ecomla",
+            Family::MambaInLlama => "mambainllama",
+            Family::Llama => "llama",
         }
     }
 
@@ -75,22 +95,21 @@ impl Family {
     pub fn because(self) -> &'static str {
         match self {
             Family::ZebraLlama => "config.json comes with hybrid_config.json",
+            Family::XEcoMla => "config.json comes with MLA_config.json",
+            Family::MambaInLlama => "config.json comes with mamba_config.json",
+            Family::Llama => "config.json has model_type \"llama\" and comes with no file of another family",
         }
     }
 }
 
 /// What a `config.json` says of itself.
-fn describe(files: &ConfigFiles) -> String {
-    let Ok(config) = files.object(CONFIG_FILE) else {
-        return format!("nothing known: {CONFIG_FILE} is not JSON");
-    };
+fn describe(config: &Object) -> String {
     let kind = config.map.get("model_type").and_then(Value::as_str);
     let architecture = config.map.get("architectures").and_then(|list| list.get(0)).and_then(Value::as_str);
     match (architecture, kind) {
-        (Some(architecture), Some(kind)) => format!("a plain {architecture} (model_type \"{kind}\")"),
-        (Some(architecture), None) => format!("a plain {architecture}"),
+        (Some(architecture), Some(kind)) => format!("a {architecture} (model_type \"{kind}\")"),
+        (Some(architecture), None) => format!("a {architecture}"),
         (None, Some(kind)) => format!("a model of model_type \"{kind}\""),
-        // Llamba's configuration has neither.
         (None, None) => format!("a model without model_type in its {CONFIG_FILE}"),
     }
 }

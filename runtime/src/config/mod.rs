@@ -1,26 +1,40 @@
 //! What a model is: its configuration files, in the form of its family, and the shapes of the stored tensors, which alone
 //! know ranks and kv heads. Holds numbers and names only: no tensor is read here.
 //!
-//! A family is one reader: it turns its files into a [`ModelConfig`], the same for all. Layers say by themselves what
-//! their tensors are called.
+//! A family is one reader (`zebra`, `xecomla`, `mambainllama`, `llama`): it turns its files into a [`ModelConfig`], the same
+//! for all. A kind of mixer has its sizes and its tensors' names in one file (`mla`, `mamba2`, `attention`).
 
+mod attention;
 mod family;
 mod layers;
+mod llama;
+mod mamba2;
+mod mambainllama;
+mod mla;
 mod object;
 mod rope;
+mod xecomla;
 mod zebra;
 
+pub use attention::AttentionConfig;
 pub use family::{CONFIG_FILES, ConfigFiles, Family};
-pub use layers::{Layer, Mamba2Config, MixerConfig, MixerKind, MlaConfig, MlpConfig, NormConfig};
+pub use layers::{Layer, MixerConfig, MixerKind, MlpConfig, NormConfig};
+pub use mamba2::Mamba2Config;
+pub use mla::MlaConfig;
 pub use rope::Rope;
 
-use crate::{Error, Result};
-use object::Object;
+use crate::Result;
 
 /// The file of the base Transformer's configuration.
 pub const CONFIG_FILE: &str = "config.json";
 /// The file that says which layers of a Zebra-Llama are MLA and which Mamba2, and their sizes.
 pub const HYBRID_CONFIG_FILE: &str = "hybrid_config.json";
+/// The file that names the layers of an X-EcoMLA.
+pub const MLA_CONFIG_FILE: &str = "MLA_config.json";
+/// The file that has their sizes.
+pub const MLA_LAYER_CONFIG_FILE: &str = "mla_layer_config.json";
+/// The file that says which layers of a MambaInLlama are attention, and the sizes of the others.
+pub const MAMBA_CONFIG_FILE: &str = "mamba_config.json";
 
 /// Limits on what a file may claim, far above any real model, so that no product of two sizes overflows.
 const MAX_LAYERS: usize = 4096;
@@ -102,6 +116,9 @@ impl ModelConfig {
     pub fn parse(family: Family, files: &ConfigFiles, shapes: Shapes<'_>) -> Result<Self> {
         match family {
             Family::ZebraLlama => zebra::read(files, shapes),
+            Family::XEcoMla => xecomla::read(files, shapes),
+            Family::MambaInLlama => mambainllama::read(files, shapes),
+            Family::Llama => llama::read(files, shapes),
         }
     }
 
@@ -145,33 +162,4 @@ impl TensorList {
     fn vector(&mut self, name: impl Into<String>, shape: &[usize]) {
         self.0.push(TensorSpec { name: name.into(), shape: shape.to_vec(), kind: TensorKind::Vector });
     }
-}
-
-/// The base Transformer's attention as `config.json` has it.
-fn base_attention(base: &Object) -> Result<BaseAttention> {
-    let heads = base.size("num_attention_heads", MAX_HEADS)?;
-    let head_dim = match base.optional_size("head_dim", MAX_HEAD_DIM)? {
-        Some(head_dim) => head_dim,
-        None => base.size("hidden_size", MAX_WIDTH)? / heads,
-    };
-    Ok(BaseAttention {
-        layers: base.size("num_hidden_layers", MAX_LAYERS)?,
-        kv_heads: base.optional_size("num_key_value_heads", MAX_HEADS)?.unwrap_or(heads),
-        head_dim,
-    })
-}
-
-/// The head's tensor: `lm_head.weight` when it is stored, whatever `tie_word_embeddings` says; AMD's and other tools store
-/// a head that differs and leave the key as it was.
-fn head(base: &Object, shapes: Shapes<'_>) -> Result<Option<String>> {
-    const NAME: &str = "lm_head.weight";
-    let stored = shapes(NAME).is_some();
-    if !stored && base.flag("tie_word_embeddings")? == Some(false) {
-        return Err(Error::Tensor {
-            name: NAME.into(),
-            expected: format!("to be stored ({}: tie_word_embeddings is false)", base.file),
-            found: "no such tensor".into(),
-        });
-    }
-    Ok(stored.then(|| NAME.into()))
 }

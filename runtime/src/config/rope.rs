@@ -16,6 +16,9 @@ pub struct Rope {
     pub softmax_scale: f32,
 }
 
+/// Where a Llama's configuration has no `rope_theta`.
+const LLAMA_THETA: f64 = 10_000.0;
+
 /// Angles without any scaling: theta^(-2i / dim).
 pub(super) fn plain(dim: usize, theta: f64) -> Vec<f32> {
     let angle = |i: usize| {
@@ -26,22 +29,54 @@ pub(super) fn plain(dim: usize, theta: f64) -> Vec<f32> {
     (0..dim / 2).map(angle).collect()
 }
 
+/// Llama's own: `rope_scaling` (`rope_parameters` in newer files) of kind "llama3", or none.
+pub(super) fn llama(base: &Object, dim: usize, head_dim: usize) -> Result<Rope> {
+    let scaling = match base.object("rope_scaling")? {
+        Some(scaling) => Some(scaling),
+        None => base.object("rope_parameters")?,
+    };
+    let inner = scaling.as_ref().map(|s| s.optional_positive("rope_theta")).transpose()?.flatten();
+    let theta = base.optional_positive("rope_theta")?.or(inner).unwrap_or(LLAMA_THETA);
+    let mut inv_freq = plain(dim, theta);
+    if let Some(scaling) = scaling {
+        match scaling.text("rope_type")?.or(scaling.text("type")?) {
+            None | Some("default") => {}
+            Some("llama3") => {
+                let factor = scaling.positive("factor")?;
+                let (low, high) = (scaling.positive("low_freq_factor")?, scaling.positive("high_freq_factor")?);
+                let original = scaling.positive("original_max_position_embeddings")?;
+                if low >= high {
+                    return Err(scaling.wrong("low_freq_factor", format!("less than high_freq_factor, {high}"), low));
+                }
+                for f in &mut inv_freq {
+                    let e = f64::from(*f);
+                    let turns = original * e / (2.0 * std::f64::consts::PI);
+                    let smooth = ((turns - low) / (high - low)).clamp(0.0, 1.0);
+                    *f = ((1.0 - smooth) * e / factor + smooth * e) as f32;
+                }
+            }
+            Some(kind) => return Err(scaling.wrong("rope_type", "\"default\" or \"llama3\"", kind)),
+        }
+    }
+    Ok(Rope { inv_freq, attention_scale: 1.0, softmax_scale: (head_dim as f64).powf(-0.5) as f32 })
+}
+
 /// The rotary embedding that AMD's code makes of `rope_scaling`. The older schema keeps Llama's own dictionary there
 /// ("llama3") and says "yarn" at the top level; what that code computed is YaRN all the same.
-pub(super) fn mla(hybrid: &Object, dim: usize, theta: f64, qk_head_dim: f64) -> Result<Rope> {
+pub(super) fn mla(file: &Object, dim: usize, theta: f64, qk_head_dim: f64) -> Result<Rope> {
     let plain = plain(dim, theta);
     let softmax_scale = qk_head_dim.powf(-0.5);
-    let Some(scaling) = hybrid.object("rope_scaling")? else {
+    let Some(scaling) = file.object("rope_scaling")? else {
         return Ok(Rope { inv_freq: plain, attention_scale: 1.0, softmax_scale: softmax_scale as f32 });
     };
     let inner = scaling.text("rope_type")?.or(scaling.text("type")?);
-    let outer = hybrid.text("rope_type")?;
+    let outer = file.text("rope_type")?;
     let kind = match inner {
         None | Some("llama3" | "default") => outer.or(inner).unwrap_or("yarn"),
         Some(kind) => kind,
     };
     if kind != "yarn" {
-        return Err(hybrid.wrong("rope_scaling.rope_type", "\"yarn\" (here or as top-level rope_type)", kind));
+        return Err(file.wrong("rope_scaling.rope_type", "\"yarn\" (here or as top-level rope_type)", kind));
     }
 
     let factor = scaling.positive("factor")?;
@@ -74,7 +109,7 @@ pub(super) fn mla(hybrid: &Object, dim: usize, theta: f64, qk_head_dim: f64) -> 
     let of_all = if mscale_all_dim != 0.0 { magnitude(mscale_all_dim).powi(2) } else { 1.0 };
     let softmax_scale = (softmax_scale * of_all) as f32;
     if !inv_freq.iter().all(|f| f.is_finite()) || !attention_scale.is_finite() || !softmax_scale.is_finite() {
-        return Err(hybrid.wrong("rope_scaling", "values that give finite frequencies", Value::Object(scaling.map)));
+        return Err(file.wrong("rope_scaling", "values that give finite frequencies", Value::Object(scaling.map)));
     }
     Ok(Rope { inv_freq, attention_scale, softmax_scale })
 }

@@ -237,7 +237,7 @@ fn state_ranges(model: &Model, slot: u32) -> Vec<Range<'_>> {
 fn row_ranges(model: &Model, slot: u32, start: usize, len: usize) -> Vec<Range<'_>> {
     let ranges = model.plan().state.layers.iter().filter_map(|carried| match carried {
         Carried::Latents { buffer, shape } => {
-            let row = 4 * shape.row_words() as u64;
+            let row = 4 * shape.position_words() as u64;
             Some((buffer, u64::from(slot) * shape.slot_bytes() + start as u64 * row, len as u64 * row))
         }
         Carried::Ssm { .. } => None,

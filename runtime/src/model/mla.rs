@@ -6,7 +6,7 @@ use super::{Pass, PlanOptions, Tensors};
 use crate::config::MlaConfig;
 use crate::gpu::{Buffer, Dispatch};
 use crate::kernels::mla_attend::MlaAttend;
-use crate::kernels::mla_attend_coop;
+use crate::kernels::mla_attend_coop::{self, StepRows};
 use crate::kernels::mla_combine::MlaCombine;
 use crate::kernels::mla_latent::{CacheShape, MlaLatent};
 use crate::kernels::mla_project::MlaProject;
@@ -20,12 +20,7 @@ const LORA_NORM_EPS: f32 = 1e-6;
 
 /// The cache of one layer.
 pub fn cache_shape(config: &MlaConfig, options: &PlanOptions) -> CacheShape {
-    CacheShape {
-        format: options.cache,
-        latent: config.kv_lora_rank,
-        rope: config.qk_rope_head_dim,
-        context: options.context as usize,
-    }
+    CacheShape::mla(options.cache, config.kv_lora_rank, config.qk_rope_head_dim, options.context as usize)
 }
 
 /// Weights of one layer's mixer.
@@ -167,11 +162,7 @@ impl Mla {
         let spans = options.spans(pass.is_wide());
         let (sums, weights) = (&work.sums, &work.weights);
         let attend = MlaAttend { step, shape: s, heads: h.heads, spans, query, latents, sums, weights };
-        let matrices = target.cooperative.filter(|m| mla_attend_coop::fits(s, *m, &target.limits));
-        all.push(match matrices {
-            Some(matrices) => mla_attend_coop::dispatch(&attend, label, matrices, target),
-            None => attend.dispatch(label, target),
-        });
+        all.push(mla_attend_coop::attend(&attend, label, StepRows::Apart, target));
         let o = work.heads.strided(h.heads * h.v);
         let codes = pass.codes(work, MlaCombine::can_code(h)).map(|c| c.codes);
         all.push(

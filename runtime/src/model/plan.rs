@@ -262,7 +262,7 @@ fn check(config: &ModelConfig, options: &PlanOptions, limits: Limits) -> Result<
             let shape = super::mla::cache_shape(m, options);
             let (need, have) = (u64::from(options.slots) * shape.slot_bytes(), limits.binding.min(limits.buffer));
             if need > have {
-                let fits = have / u64::from(options.slots) / (4 * shape.row_words() as u64);
+                let fits = have / u64::from(options.slots) / (4 * shape.position_words() as u64);
                 return Err(Error::Limit {
                     what: format!(
                         "latent cache of layer {i} for {} positions in {} slots",

@@ -11,7 +11,7 @@ use crate::kernels::ssm_shape::SsmShape;
 /// The carried state of one layer, for all slots.
 #[derive(Debug, Clone)]
 pub enum Carried {
-    /// `[slots, context, row_words]`; grows by a row a token, kept by length.
+    /// `[slots, context, kv_heads, row_words]`; grows by a position a token, kept by length.
     Latents { buffer: Buffer, shape: CacheShape },
     /// `[slots, heads * P * N | heads * 3 * head_dim * 4]`, see [`SsmShape::state`]; of one size, overwritten by every token.
     Ssm { buffer: Buffer, shape: SsmShape },
@@ -21,7 +21,7 @@ impl Carried {
     /// Bytes that it grows by with each position.
     pub fn position_bytes(&self) -> u64 {
         match self {
-            Carried::Latents { shape, .. } => 4 * shape.row_words() as u64,
+            Carried::Latents { shape, .. } => 4 * shape.position_words() as u64,
             Carried::Ssm { .. } => 0,
         }
     }

@@ -1,22 +1,29 @@
-// Absorbed latent attention over a span of the context, with a running softmax:
+// Attention over a span of the context, with a running softmax:
 //
-//   score[h, s] = query[h] . cached[s]      o[h] = sum_s softmax(score)[h, s] latent[s]
+//   score[h, s] = query[h] . key[s]      o[h] = sum_s softmax(score)[h, s] value[s]
 //
-// One workgroup owns one row, HEADS heads and a span of positions, which it walks in tiles of TILE. It leaves the
-// unnormalised sum with the maximum and the sum of weights, for mla_combine.wgsl. For each tile
+// Key and value of a position are columns of one cached row: of absorbed latent attention [latent | rope], of which all
+// is the key and the latent the value, for all heads; of grouped queries [v | k], a row for each kv head.
+//
+// One workgroup owns one row, HEADS heads of one kv head and a span of positions, which it walks in tiles of TILE. It
+// leaves the unnormalised sum with the maximum and the sum of weights, for mla_combine.wgsl or gqa_combine.wgsl. For each
+// tile
 //   1. the cached rows, as they are packed, lie in workgroup memory, and the next tile's are asked for;
 //   2. a lane scores four heads at four positions over a share of the quads (16 sums in registers), and the shares are
 //      folded;
 //   3. a lane weighs one position for four heads by the running maximum;
-//   4. a lane sums one quad of the latent for four or eight heads over a share of the positions.
+//   4. a lane sums one quad of the values for four or eight heads over a share of the positions.
 // Four heads lie in the components of a vec4, so that everything stays in registers.
 
 override WG: u32 = 256u;
 override HEADS: u32;          // 4 or a multiple of 4 * PAIR
-override PAIR: u32;           // fours of heads that a lane sums latents for: 1 or 2
+override PAIR: u32;           // fours of heads that a lane sums values for: 1 or 2
 override TILE: u32;           // positions
-override LATENT_QUADS: u32;
-override QUERY_QUADS: u32;    // latent_quads + rope_quads
+override LATENT_QUADS: u32;   // of a row, before those of the rope
+override QUERY_QUADS: u32;    // of a key, and so of a query
+override VALUE_QUADS: u32;    // from a row's first on
+override KEYS_FROM: u32;      // quads before a row's key
+override KV_HEADS: u32;       // rows of a position
 override ROW_VEC4: u32;       // of a cached row
 override K_SHARES: u32;       // lanes that share a score's quads
 override SHARES: u32;         // lanes that share a sum's positions
@@ -30,19 +37,22 @@ override TILE_VEC4: u32 = TILE * ROW_STRIDE;
 override CELLS: u32 = FOURS * SLOTS;
 override COMPONENTS: u32 = FOURS * QUERY_QUADS;  // of a component of all queries' quads
 override GROUPS: u32 = FOURS / PAIR;             // of heads, for the sums
+override LATENT_KEYS: u32 = LATENT_QUADS - KEYS_FROM;    // quads of a key before those of the rope
+override POSITION_VEC4: u32 = KV_HEADS * ROW_VEC4;
 
 struct Params {
     heads: u32,
-    context: u32,        // cached rows of a slot
-    blocks: u32,         // heads / HEADS, rounded up
+    context: u32,        // positions of a slot
+    blocks: u32,         // of heads: of each kv head group / HEADS, rounded up
     spans: u32,          // at most, of a row
     parts: u32,          // at most, spans of all rows of a step; of fewer rows than that
+    group: u32,          // heads of a kv head
 }
 
 @group(0) @binding(1) var<uniform> params: Params;
 @group(0) @binding(2) var<storage, read> query: array<vec4<f32>>;           // [rows, heads, QUERY_QUADS]
-@group(0) @binding(3) var<storage, read> latents: array<vec4<u32>>;         // [slots, context, ROW_VEC4]
-@group(0) @binding(4) var<storage, read_write> sums: array<vec4<f32>>;      // [rows, heads, spans, LATENT_QUADS]
+@group(0) @binding(3) var<storage, read> latents: array<vec4<u32>>;         // [slots, context, KV_HEADS, ROW_VEC4]
+@group(0) @binding(4) var<storage, read_write> sums: array<vec4<f32>>;      // [rows, heads, spans, VALUE_QUADS]
 @group(0) @binding(5) var<storage, read_write> weights: array<vec2<f32>>;   // [rows, heads, spans] (maximum, sum)
 
 // [4 components][FOURS, QUERY_QUADS] of four heads' queries, then [K_SHARES][FOURS, SLOTS] parts of four heads' scores.
@@ -59,13 +69,16 @@ fn tile_word(row: u32, i: u32) -> u32 { return tile[row * ROW_STRIDE + (i >> 2u)
 // Word i of the rows of a tile, counted without gaps.
 fn keep(i: u32, v: vec4<u32>) { tile[i / ROW_VEC4 * ROW_STRIDE + i % ROW_VEC4] = v; }
 
+// Where word i of the rows of a tile lies behind the first.
+fn place(i: u32) -> u32 { return select(i / ROW_VEC4 * POSITION_VEC4 + i % ROW_VEC4, i, KV_HEADS == 1u); }
+
 // One quad of four heads' queries: component by component, the four heads together. Heads past the last are zero.
-fn four_queries(row: u32, h0: u32, i: u32) -> mat4x4<f32> {
+fn four_queries(row: u32, h0: u32, h_end: u32, i: u32) -> mat4x4<f32> {
     let h = h0 + 4u * (i / QUERY_QUADS);
     var m: mat4x4<f32>;
     for (var j = 0u; j < 4u; j++) {
-        let v = query[(row * params.heads + min(h + j, params.heads - 1u)) * QUERY_QUADS + i % QUERY_QUADS];
-        m[j] = select(vec4<f32>(0.0), v, h + j < params.heads);
+        let v = query[(row * params.heads + min(h + j, h_end - 1u)) * QUERY_QUADS + i % QUERY_QUADS];
+        m[j] = select(vec4<f32>(0.0), v, h + j < h_end);
     }
     return transpose(m);
 }
@@ -90,13 +103,21 @@ fn scored(a: vec4<f32>, m: mat4x4<f32>, v: vec4<f32>) -> vec4<f32> {
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
         @builtin(local_invocation_index) lid: u32) {
     let item = wid.y * groups.x + wid.x;
-    let h0 = item % params.blocks * HEADS;
     let number = item / params.blocks;
+    var h0 = item % params.blocks * HEADS;
+    var h_end = params.heads;
+    var kv_head = 0u;
+    if (KV_HEADS > 1u) {
+        let blocks = params.blocks / KV_HEADS;
+        kv_head = item % params.blocks / blocks;
+        h0 = kv_head * params.group + item % blocks * HEADS;
+        h_end = (kv_head + 1u) * params.group;
+    }
     let r = wid.z;
     // Queries first: their loads wait for nothing. What one load a lane does not reach comes below.
     var mine: mat4x4<f32>;
     if (lid < COMPONENTS) {
-        mine = four_queries(r, h0, lid);
+        mine = four_queries(r, h0, h_end, lid);
     }
     let row = row_at(r);
     let length = min(row.position + 1u, params.context);
@@ -110,21 +131,21 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) groups: 
     let cached = row.slot * params.context;
 
     // The first tile: up to four loads a lane are under way at once, in the loop while the tile before is worked on.
-    var base = (cached + first) * ROW_VEC4;
+    var base = (cached + first) * POSITION_VEC4 + kv_head * ROW_VEC4;
     var words = min(TILE, end - first) * ROW_VEC4;
     var next_0: vec4<u32>;
     var next_1: vec4<u32>;
     var next_2: vec4<u32>;
     var next_3: vec4<u32>;
-    if (lid < words) { next_0 = latents[base + lid]; }
-    if (lid + WG < words) { next_1 = latents[base + lid + WG]; }
-    if (lid + 2u * WG < words) { next_2 = latents[base + lid + 2u * WG]; }
-    if (lid + 3u * WG < words) { next_3 = latents[base + lid + 3u * WG]; }
+    if (lid < words) { next_0 = latents[base + place(lid)]; }
+    if (lid + WG < words) { next_1 = latents[base + place(lid + WG)]; }
+    if (lid + 2u * WG < words) { next_2 = latents[base + place(lid + 2u * WG)]; }
+    if (lid + 3u * WG < words) { next_3 = latents[base + place(lid + 3u * WG)]; }
     if (lid < COMPONENTS) {
         keep_queries(lid, mine);
     }
     for (var i = lid + WG; i < COMPONENTS; i += WG) {
-        keep_queries(i, four_queries(r, h0, i));
+        keep_queries(i, four_queries(r, h0, h_end, i));
     }
 
     // Who scores what: neighbouring lanes have neighbouring positions, and the same quads.
@@ -141,9 +162,9 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) groups: 
     var top = vec4<f32>(-1e30);
     var total = vec4<f32>(0.0);
     // Who sums what.
-    let quad = lid % LATENT_QUADS;
-    let group = lid / LATENT_QUADS % GROUPS;
-    let share = lid / (LATENT_QUADS * GROUPS);
+    let quad = lid % VALUE_QUADS;
+    let group = lid / VALUE_QUADS % GROUPS;
+    let share = lid / (VALUE_QUADS * GROUPS);
     var o0 = vec4<f32>(0.0);
     var o1 = vec4<f32>(0.0);
     var o2 = vec4<f32>(0.0);
@@ -160,16 +181,16 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) groups: 
         if (lid + 2u * WG < words) { keep(lid + 2u * WG, next_2); }
         if (lid + 3u * WG < words) { keep(lid + 3u * WG, next_3); }
         for (var i = lid + 4u * WG; i < words; i += WG) {
-            keep(i, latents[base + i]);
+            keep(i, latents[base + place(i)]);
         }
         workgroupBarrier();
         if (at + TILE < end) {
-            base += TILE * ROW_VEC4;
+            base += TILE * POSITION_VEC4;
             words = min(TILE, end - at - TILE) * ROW_VEC4;
-            if (lid < words) { next_0 = latents[base + lid]; }
-            if (lid + WG < words) { next_1 = latents[base + lid + WG]; }
-            if (lid + 2u * WG < words) { next_2 = latents[base + lid + 2u * WG]; }
-            if (lid + 3u * WG < words) { next_3 = latents[base + lid + 3u * WG]; }
+            if (lid < words) { next_0 = latents[base + place(lid)]; }
+            if (lid + WG < words) { next_1 = latents[base + place(lid + WG)]; }
+            if (lid + 2u * WG < words) { next_2 = latents[base + place(lid + 2u * WG)]; }
+            if (lid + 3u * WG < words) { next_3 = latents[base + place(lid + 3u * WG)]; }
         }
 
         // Scores. Rows behind the end hold anything: their scores are dropped below.
@@ -179,19 +200,19 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) groups: 
             var a2 = vec4<f32>(0.0);
             var a3 = vec4<f32>(0.0);
             var q = k_share;
-            for (; q < LATENT_QUADS; q += K_SHARES) {
+            for (; q < LATENT_KEYS; q += K_SHARES) {
                 let m = queries_at(four * QUERY_QUADS + q);
-                a0 = scored(a0, m, latent_quad(s0, q));
-                a1 = scored(a1, m, latent_quad(s1, q));
-                a2 = scored(a2, m, latent_quad(s2, q));
-                a3 = scored(a3, m, latent_quad(s3, q));
+                a0 = scored(a0, m, latent_quad(s0, KEYS_FROM + q));
+                a1 = scored(a1, m, latent_quad(s1, KEYS_FROM + q));
+                a2 = scored(a2, m, latent_quad(s2, KEYS_FROM + q));
+                a3 = scored(a3, m, latent_quad(s3, KEYS_FROM + q));
             }
             for (; q < QUERY_QUADS; q += K_SHARES) {
                 let m = queries_at(four * QUERY_QUADS + q);
-                a0 = scored(a0, m, rope_quad(s0, q - LATENT_QUADS));
-                a1 = scored(a1, m, rope_quad(s1, q - LATENT_QUADS));
-                a2 = scored(a2, m, rope_quad(s2, q - LATENT_QUADS));
-                a3 = scored(a3, m, rope_quad(s3, q - LATENT_QUADS));
+                a0 = scored(a0, m, rope_quad(s0, q - LATENT_KEYS));
+                a1 = scored(a1, m, rope_quad(s1, q - LATENT_KEYS));
+                a2 = scored(a2, m, rope_quad(s2, q - LATENT_KEYS));
+                a3 = scored(a3, m, rope_quad(s3, q - LATENT_KEYS));
             }
             let to = 4u * COMPONENTS + k_share * CELLS + four * SLOTS + column;
             pool[to] = a0;
@@ -236,7 +257,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) groups: 
         }
         workgroupBarrier();
 
-        // Weighted latents.
+        // Weighted values.
         if (share < SHARES) {
             let fade = fades[group * PAIR];
             o0 *= fade.x;
@@ -282,19 +303,19 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) groups: 
         pool[2u * WG + lid] = select(o2, o6, pair == 1u);
         pool[3u * WG + lid] = select(o3, o7, pair == 1u);
         workgroupBarrier();
-        for (var i = lid; i < 4u * GROUPS * LATENT_QUADS; i += WG) {
-            let lane = i % (GROUPS * LATENT_QUADS);
-            let j = i / (GROUPS * LATENT_QUADS);
-            let h = h0 + (lane / LATENT_QUADS * PAIR + pair) * 4u + j;
+        for (var i = lid; i < 4u * GROUPS * VALUE_QUADS; i += WG) {
+            let lane = i % (GROUPS * VALUE_QUADS);
+            let j = i / (GROUPS * VALUE_QUADS);
+            let h = h0 + (lane / VALUE_QUADS * PAIR + pair) * 4u + j;
             var v = vec4<f32>(0.0);
             for (var s = 0u; s < SHARES; s++) {
-                v += pool[j * WG + s * GROUPS * LATENT_QUADS + lane];
+                v += pool[j * WG + s * GROUPS * VALUE_QUADS + lane];
             }
-            if (h < params.heads) {
-                sums[((r * params.heads + h) * spans + number) * LATENT_QUADS + lane % LATENT_QUADS] = v;
+            if (h < h_end) {
+                sums[((r * params.heads + h) * spans + number) * VALUE_QUADS + lane % VALUE_QUADS] = v;
             }
         }
-        if (pair == 0u && lid < HEADS && h0 + lid < params.heads) {
+        if (pair == 0u && lid < HEADS && h0 + lid < h_end) {
             var all = 0.0;
             for (var i = 0u; i < SLOTS; i++) {
                 all += scores[lid / 4u * SLOTS + i][lid & 3u];

@@ -1,27 +1,35 @@
 // mla_attend.wgsl on cooperative matrices: factors of f16, sums of f32. For cached rows that fit f16.
 //
-// One workgroup owns one row, HEADS heads and a span of positions, which it walks in tiles of TILE. For each tile
+// One workgroup owns LINES queries of one kv head and a span of positions, which it walks in tiles of TILE. A line is a
+// head of one row; or, for prompts, one of ROW_HEADS heads of one of ROWS rows of a segment, each with its own end of the
+// context. For each tile
 //   1. the cached rows become f16 in workgroup memory, by rounds of all lanes, and the next tile's are asked for;
-//   2. a subgroup multiplies one matrix of scores: so many heads at so many positions;
-//   3. HEAD_LANES lanes weigh a head's positions, eight each;
-//   4. a subgroup sums up to COLUMNS columns of matrices of the latent.
+//   2. a subgroup multiplies one matrix of scores: so many lines at so many positions;
+//   3. LINE_LANES lanes weigh a line's positions, eight each;
+//   4. a subgroup sums up to COLUMNS columns of matrices of the values.
 // Weights are taken by a maximum that only moves when a score exceeds it by RISE: e^RISE fits f16, and the sums, which
 // would have to go through workgroup memory to be scaled, stay where they are for most tiles.
 //
-// f16 holds neither large nor tiny numbers: each head's query is divided by a power of two, by which its scores are
+// f16 holds neither large nor tiny numbers: each line's query is divided by a power of two, by which its scores are
 // multiplied.
 
 override LANES: u32;          // of a subgroup: SIDE * SIDE / 8
 override TILES: u32;          // matrices along the positions: 4 or 2
-override LATENT_QUADS: u32;
-override QUERY_QUADS: u32;    // latent_quads + rope_quads
+override LATENT_QUADS: u32;   // of a row, before those of the rope
+override ROW_QUADS: u32;      // latent_quads + rope_quads
+override QUERY_QUADS: u32;    // of a key, and so of a query
+override VALUE_QUADS: u32;    // from a row's first on
+override KEYS_FROM: u32;      // quads before a row's key: whole matrices
+override KV_HEADS: u32;       // rows of a position
 override ROW_VEC4: u32;       // of a cached row
-override QUERY_LINES: u32;    // 0, or HEADS where K_STEPS is more than KEPT
-override WHOLE: bool;         // heads fill their blocks, and the latent its matrices: sums are put out as they are
+override QUERY_LINES: u32;    // 0, or LINES where K_STEPS is more than KEPT
+override WHOLE: bool;         // heads fill their blocks, and values their matrices: sums are put out as they are
+override ROWS: u32;           // of a workgroup
+override ROW_HEADS: u32;      // of each: LINES where ROWS is 1
 
 const QUADS: u32 = SIDE / 4u; // of a matrix's row
-const TILES_M: u32 = 2u;      // matrices along the heads
-const HEADS: u32 = TILES_M * SIDE;
+const TILES_M: u32 = 2u;      // matrices along the lines
+const LINES: u32 = TILES_M * SIDE;
 const KEPT: u32 = 14u;        // matrices of queries that a subgroup keeps in registers
 const RISE: f32 = 8.0;
 const NONE: f32 = -1e30;
@@ -29,38 +37,40 @@ const NONE: f32 = -1e30;
 override SUBGROUPS: u32 = TILES_M * TILES;
 override WG: u32 = SUBGROUPS * LANES;
 override TILE: u32 = TILES * SIDE;               // positions
-override HEAD_LANES: u32 = WG / HEADS;           // TILE / 8
+override LINE_LANES: u32 = WG / LINES;           // TILE / 8
 override K_STEPS: u32 = (QUERY_QUADS + QUADS - 1u) / QUADS;
-override K_QUADS: u32 = K_STEPS * QUADS;         // of a row in workgroup memory
-override PITCH: u32 = K_QUADS + 2u;              // 16 bytes over, so that rows lie in different banks
-override LATENT_COLUMNS: u32 = (LATENT_QUADS + QUADS - 1u) / QUADS;             // of matrices
-override COLUMNS: u32 = (LATENT_COLUMNS + SUBGROUPS - 1u) / SUBGROUPS;          // of a subgroup: 3 at most
+override K_QUADS: u32 = K_STEPS * QUADS;         // of a query in workgroup memory
+override FILLED: u32 = KEYS_FROM + K_QUADS;      // of a row there
+override PITCH: u32 = FILLED + 2u;               // 16 bytes over, so that rows lie in different banks
+override VALUE_COLUMNS: u32 = (VALUE_QUADS + QUADS - 1u) / QUADS;               // of matrices
+override COLUMNS: u32 = (VALUE_COLUMNS + SUBGROUPS - 1u) / SUBGROUPS;           // of a subgroup: 3 at most
 override SCORE_PITCH: u32 = TILES * QUADS + 2u;
-override QUERY_AT: u32 = QUERY_LINES / HEADS * TILE * PITCH;
+override QUERY_AT: u32 = QUERY_LINES / LINES * TILE * PITCH;
 
 override CACHED: u32 = (TILE + QUERY_LINES) * PITCH;
-override SCORES: u32 = HEADS * SCORE_PITCH;
+override SCORES: u32 = LINES * SCORE_PITCH;
 
 struct Params {
     heads: u32,
-    context: u32,        // cached rows of a slot
-    blocks: u32,         // heads / HEADS, rounded up
+    context: u32,        // positions of a slot
+    blocks: u32,         // of heads: of each kv head group / ROW_HEADS, rounded up
     spans: u32,          // at most, of a row
     parts: u32,          // at most, spans of all rows of a step; of fewer rows than that
+    group: u32,          // heads of a kv head
 }
 
 @group(0) @binding(1) var<uniform> params: Params;
 @group(0) @binding(2) var<storage, read> query: array<vec4<f32>>;           // [rows, heads, QUERY_QUADS]
-@group(0) @binding(3) var<storage, read> latents: array<vec4<u32>>;         // [slots, context, ROW_VEC4]
-@group(0) @binding(4) var<storage, read_write> sums: array<vec4<f32>>;      // [rows, heads, spans, LATENT_QUADS]
+@group(0) @binding(3) var<storage, read> latents: array<vec4<u32>>;         // [slots, context, KV_HEADS, ROW_VEC4]
+@group(0) @binding(4) var<storage, read_write> sums: array<vec4<f32>>;      // [rows, heads, spans, VALUE_QUADS]
 @group(0) @binding(5) var<storage, read_write> weights: array<vec2<f32>>;   // [rows, heads, spans] (maximum, sum)
 
 // Matrices begin at multiples of 16 bytes, or an NVIDIA driver reads them from 8 bytes before. Nothing else sees to it
 // that a vec4<f16> does: so each of these is whole 16 bytes long.
-var<workgroup> tile: array<vec4<f16>, CACHED>;     // [TILE, PITCH]; queries before, or behind [HEADS, PITCH]
-var<workgroup> scores: array<vec4<f32>, SCORES>;   // [HEADS, SCORE_PITCH]; or a matrix for each subgroup
-var<workgroup> shares: array<vec4<f16>, SCORES>;   // [HEADS, SCORE_PITCH]: weights
-var<workgroup> fades: array<f32, HEADS>;           // of what was summed before this tile
+var<workgroup> tile: array<vec4<f16>, CACHED>;     // [TILE, PITCH]; queries before, or behind [LINES, PITCH]
+var<workgroup> scores: array<vec4<f32>, SCORES>;   // [LINES, SCORE_PITCH]; or a matrix for each subgroup
+var<workgroup> shares: array<vec4<f16>, SCORES>;   // [LINES, SCORE_PITCH]: weights
+var<workgroup> fades: array<f32, LINES>;           // of what was summed before this tile
 var<workgroup> risen: vec4<u32>;                   // .x: whether any of them is not 1
 
 fn query_quad(start: u32, q: u32, there: bool) -> vec4<f32> {
@@ -76,24 +86,24 @@ fn keep_query(line: u32, q: u32, v: vec4<f32>) {
     }
 }
 
-// The largest of a head's lanes, which are neighbours in a subgroup.
-fn most_of_head(v: f32) -> f32 {
+// The largest of a line's lanes, which are neighbours in a subgroup.
+fn most_of_line(v: f32) -> f32 {
     var most = max(v, subgroupShuffleXor(v, 1u));
-    if (HEAD_LANES > 2u) {
+    if (LINE_LANES > 2u) {
         most = max(most, subgroupShuffleXor(most, 2u));
     }
-    if (HEAD_LANES > 4u) {
+    if (LINE_LANES > 4u) {
         most = max(most, subgroupShuffleXor(most, 4u));
     }
     return most;
 }
 
-fn sum_of_head(v: f32) -> f32 {
+fn sum_of_line(v: f32) -> f32 {
     var sum = v + subgroupShuffleXor(v, 1u);
-    if (HEAD_LANES > 2u) {
+    if (LINE_LANES > 2u) {
         sum += subgroupShuffleXor(sum, 2u);
     }
-    if (HEAD_LANES > 4u) {
+    if (LINE_LANES > 4u) {
         sum += subgroupShuffleXor(sum, 4u);
     }
     return sum;
@@ -106,13 +116,51 @@ fn fade(mine: u32, lane: u32, m: u32) {
     }
 }
 
-// Puts it out: column c of matrices, heads from h0 + m * SIDE on.
-fn finish(mine: u32, lane: u32, h0: u32, m: u32, c: u32, start: u32, spans: u32) {
+// The rows and heads of a workgroup.
+struct Block {
+    row: u32,
+    rows: u32,
+    head: u32,
+    head_end: u32,
+}
+
+struct Line {
+    row: u32,
+    head: u32,
+    there: bool,
+}
+
+fn line_of(block: Block, i: u32) -> Line {
+    if (ROWS == 1u) {
+        return Line(block.row, block.head + i, block.head + i < block.head_end);
+    }
+    let row = i / ROW_HEADS;
+    let head = block.head + i % ROW_HEADS;
+    return Line(block.row + row, head, row < block.rows && head < block.head_end);
+}
+
+// The positions of a line's span.
+fn span_of_line(line: Line, number: u32, spans: u32) -> vec2<u32> {
+    if (!line.there) {
+        return vec2<u32>(0u);
+    }
+    let length = min(step[1u + line.row].z + 1u, params.context);
+    let span = span_of(length, spans);
+    return vec2<u32>(min(number * span, length), min((number + 1u) * span, length));
+}
+
+// Puts it out: column c of matrices, lines from m * SIDE on.
+fn finish(mine: u32, lane: u32, block: Block, m: u32, c: u32, number: u32, spans: u32) {
     for (var at = lane; at < SIDE * QUADS; at += LANES) {
-        let h = h0 + m * SIDE + at / QUADS;
+        let line = line_of(block, m * SIDE + at / QUADS);
         let q = c * QUADS + at % QUADS;
-        if (h < params.heads && q < LATENT_QUADS) {
-            sums[(start + h * spans) * LATENT_QUADS + q] = scores[mine + at];
+        var there = line.there && q < VALUE_QUADS;
+        if (ROWS > 1u) {
+            let span = span_of_line(line, number, spans);
+            there = there && span.x < span.y;
+        }
+        if (there) {
+            sums[((line.row * params.heads + line.head) * spans + number) * VALUE_QUADS + q] = scores[mine + at];
         }
     }
 }
@@ -122,33 +170,60 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) groups: 
         @builtin(subgroup_id) subgroup: u32, @builtin(subgroup_invocation_id) lane: u32) {
     let lid = subgroup * LANES + lane;
     let item = wid.y * groups.x + wid.x;
-    let h0 = item % params.blocks * HEADS;
-    let number = item / params.blocks;
-    let r = wid.z;
+    var number = item / params.blocks;
+    var block = Block(wid.z, 1u, item % params.blocks * ROW_HEADS, params.heads);
+    var kv_head = 0u;
+    if (KV_HEADS > 1u) {
+        let blocks = params.blocks / KV_HEADS;
+        kv_head = item % params.blocks / blocks;
+        block.head = kv_head * params.group + item % blocks * ROW_HEADS;
+        block.head_end = (kv_head + 1u) * params.group;
+    }
+    if (ROWS > 1u) {
+        // What a segment has of ROWS rows of the step.
+        let segments = max(step[0].y, 1u);
+        let segment = step[1u + MAX_ROWS + number % segments];
+        number /= segments;
+        block.row = max(wid.z * ROWS, segment.x);
+        let row_end = min((wid.z + 1u) * ROWS, segment.x + segment.y);
+        if (block.row >= row_end) {
+            return; // the whole workgroup
+        }
+        block.rows = row_end - block.row;
+    }
     // Queries first: their loads wait for nothing.
-    let line = lid / HEAD_LANES; // head of the workgroup
-    let part = lid % HEAD_LANES;
-    let there = h0 + line < params.heads;
-    let query_at = (r * params.heads + h0 + line) * QUERY_QUADS;
+    let line = lid / LINE_LANES;
+    let part = lid % LINE_LANES;
+    let here_line = line_of(block, line);
+    let there = here_line.there;
+    let query_at = (here_line.row * params.heads + here_line.head) * QUERY_QUADS;
     let query_0 = query_quad(query_at, part, there);
-    let query_1 = query_quad(query_at, part + HEAD_LANES, there);
-    let query_2 = query_quad(query_at, part + 2u * HEAD_LANES, there);
-    let query_3 = query_quad(query_at, part + 3u * HEAD_LANES, there);
-    let query_4 = query_quad(query_at, part + 4u * HEAD_LANES, there);
-    let query_5 = query_quad(query_at, part + 5u * HEAD_LANES, there);
+    let query_1 = query_quad(query_at, part + LINE_LANES, there);
+    let query_2 = query_quad(query_at, part + 2u * LINE_LANES, there);
+    let query_3 = query_quad(query_at, part + 3u * LINE_LANES, there);
+    let query_4 = query_quad(query_at, part + 4u * LINE_LANES, there);
+    let query_5 = query_quad(query_at, part + 5u * LINE_LANES, there);
 
     // row_at and span_of written out: naga takes what a function makes of its arguments for another value in each lane,
     // and matrices must not depend on such a one.
-    let row = step[1u + r];
+    let row = step[1u + block.row];
     let length = min(row.z + 1u, params.context);
     let spans = spans_of_step();
     let span = (length + spans * SPAN_UNIT - 1u) / (spans * SPAN_UNIT) * SPAN_UNIT;
     let first = number * span;
-    if (first >= length) {
+    var end = min(first + span, length);
+    var mask = vec2<u32>(first, end);
+    if (ROWS > 1u) {
+        // A longer row's span begins no earlier and ends no earlier.
+        let longest = min(row.z + block.rows, params.context);
+        let longest_span = (longest + spans * SPAN_UNIT - 1u) / (spans * SPAN_UNIT) * SPAN_UNIT;
+        end = min((number + 1u) * longest_span, longest);
+        mask = span_of_line(here_line, number, spans);
+    }
+    if (first >= end) {
         return; // the whole workgroup: the grid has as many spans as the longest row
     }
-    let end = min(first + span, length);
-    let cached = row.y * params.context;
+    let cached = row.y * params.context * KV_HEADS + kv_head;
 
     // The first tile: what a lane carries of it is under way at once, in the loop while the tile before is worked on.
     var count = min(TILE, end - first);
@@ -159,32 +234,34 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) groups: 
     var next_4: Cached;
     var next_5: Cached;
     var next_6: Cached;
-    if (ROUNDS > 0u) { next_0 = ask(0u, lid, cached + first, count); }
-    if (ROUNDS > 1u) { next_1 = ask(1u, lid, cached + first, count); }
-    if (ROUNDS > 2u) { next_2 = ask(2u, lid, cached + first, count); }
-    if (ROUNDS > 3u) { next_3 = ask(3u, lid, cached + first, count); }
-    if (ROUNDS > 4u) { next_4 = ask(4u, lid, cached + first, count); }
-    if (ROUNDS > 5u) { next_5 = ask(5u, lid, cached + first, count); }
-    if (ROUNDS > 6u) { next_6 = ask(6u, lid, cached + first, count); }
+    var next_7: Cached;
+    if (ROUNDS > 0u) { next_0 = ask(0u, lid, cached + first * KV_HEADS, count); }
+    if (ROUNDS > 1u) { next_1 = ask(1u, lid, cached + first * KV_HEADS, count); }
+    if (ROUNDS > 2u) { next_2 = ask(2u, lid, cached + first * KV_HEADS, count); }
+    if (ROUNDS > 3u) { next_3 = ask(3u, lid, cached + first * KV_HEADS, count); }
+    if (ROUNDS > 4u) { next_4 = ask(4u, lid, cached + first * KV_HEADS, count); }
+    if (ROUNDS > 5u) { next_5 = ask(5u, lid, cached + first * KV_HEADS, count); }
+    if (ROUNDS > 6u) { next_6 = ask(6u, lid, cached + first * KV_HEADS, count); }
+    if (ROUNDS > 7u) { next_7 = ask(7u, lid, cached + first * KV_HEADS, count); }
 
-    // A head's power of two takes its largest number to 16 .. 32.
+    // A line's power of two takes its largest number to 16 .. 32.
     var large = max(max(abs(query_0), abs(query_1)), max(abs(query_2), abs(query_3)));
     large = max(large, max(abs(query_4), abs(query_5)));
-    for (var q = part + 6u * HEAD_LANES; q < QUERY_QUADS; q += HEAD_LANES) {
+    for (var q = part + 6u * LINE_LANES; q < QUERY_QUADS; q += LINE_LANES) {
         large = max(large, abs(query_quad(query_at, q, there)));
     }
-    let largest = most_of_head(max(max(large.x, large.y), max(large.z, large.w)));
+    let largest = most_of_line(max(max(large.x, large.y), max(large.z, large.w)));
     // Its exponent's bits; no smaller than what the power and its inverse both are normal numbers for.
     let bits = clamp((bitcast<u32>(largest) >> 23u) & 255u, 5u, 254u);
     let down = bitcast<f32>((258u - bits) << 23u);
     let up = bitcast<f32>((bits - 4u) << 23u);
     keep_query(line, part, query_0 * down);
-    keep_query(line, part + HEAD_LANES, query_1 * down);
-    keep_query(line, part + 2u * HEAD_LANES, query_2 * down);
-    keep_query(line, part + 3u * HEAD_LANES, query_3 * down);
-    keep_query(line, part + 4u * HEAD_LANES, query_4 * down);
-    keep_query(line, part + 5u * HEAD_LANES, query_5 * down);
-    for (var q = part + 6u * HEAD_LANES; q < K_QUADS; q += HEAD_LANES) {
+    keep_query(line, part + LINE_LANES, query_1 * down);
+    keep_query(line, part + 2u * LINE_LANES, query_2 * down);
+    keep_query(line, part + 3u * LINE_LANES, query_3 * down);
+    keep_query(line, part + 4u * LINE_LANES, query_4 * down);
+    keep_query(line, part + 5u * LINE_LANES, query_5 * down);
+    for (var q = part + 6u * LINE_LANES; q < K_QUADS; q += LINE_LANES) {
         keep_query(line, q, query_quad(query_at, q, there) * down);
     }
     if (lid == 0u) {
@@ -192,15 +269,15 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) groups: 
     }
     workgroupBarrier();
 
-    // The subgroup's matrix of scores, its place in `scores` for others, and its columns of the latent: one that is not
+    // The subgroup's matrix of scores, its place in `scores` for others, and its columns of the values: one that is not
     // there is another's again, and is not put out.
     let query_from = QUERY_AT + subgroup % TILES_M * SIDE * PITCH;
-    let tile_from = subgroup / TILES_M * SIDE * PITCH;
+    let tile_from = subgroup / TILES_M * SIDE * PITCH + KEYS_FROM;
     let score_to = subgroup % TILES_M * SIDE * SCORE_PITCH + subgroup / TILES_M * QUADS;
     let mine = subgroup * (SIDE * QUADS);
-    let column_0 = min(subgroup, LATENT_COLUMNS - 1u);
-    let column_1 = min(subgroup + SUBGROUPS, LATENT_COLUMNS - 1u);
-    let column_2 = min(subgroup + 2u * SUBGROUPS, LATENT_COLUMNS - 1u);
+    let column_0 = min(subgroup, VALUE_COLUMNS - 1u);
+    let column_1 = min(subgroup + SUBGROUPS, VALUE_COLUMNS - 1u);
+    let column_2 = min(subgroup + 2u * SUBGROUPS, VALUE_COLUMNS - 1u);
     // An array of matrices would not stay in registers.
     var q00 = Left();
     var q01 = Left();
@@ -232,8 +309,8 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) groups: 
     if (K_STEPS > 13u) { q13 = coopLoadT<Left>(&tile[query_from + 13u * QUADS], PITCH); }
     workgroupBarrier();
     // What pads the cached rows to whole matrices.
-    for (var i = lid; i < TILE * (K_QUADS - QUERY_QUADS); i += WG) {
-        tile[i % TILE * PITCH + QUERY_QUADS + i / TILE] = vec4<f16>();
+    for (var i = lid; i < TILE * (FILLED - ROW_QUADS); i += WG) {
+        tile[i % TILE * PITCH + ROW_QUADS + i / TILE] = vec4<f16>();
     }
     var o00 = Sums();
     var o10 = Sums();
@@ -252,13 +329,14 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) groups: 
         if (ROUNDS > 4u) { keep(4u, lid, next_4); }
         if (ROUNDS > 5u) { keep(5u, lid, next_5); }
         if (ROUNDS > 6u) { keep(6u, lid, next_6); }
-        for (var j = 7u; j < ROUNDS; j++) {
-            keep(j, lid, ask(j, lid, cached + at, count));
+        if (ROUNDS > 7u) { keep(7u, lid, next_7); }
+        for (var j = 8u; j < ROUNDS; j++) {
+            keep(j, lid, ask(j, lid, cached + at * KV_HEADS, count));
         }
         workgroupBarrier();
         let here = count;
         if (at + TILE < end) {
-            let base = cached + at + TILE;
+            let base = cached + (at + TILE) * KV_HEADS;
             count = min(TILE, end - at - TILE);
             if (ROUNDS > 0u) { next_0 = ask(0u, lid, base, count); }
             if (ROUNDS > 1u) { next_1 = ask(1u, lid, base, count); }
@@ -267,6 +345,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) groups: 
             if (ROUNDS > 4u) { next_4 = ask(4u, lid, base, count); }
             if (ROUNDS > 5u) { next_5 = ask(5u, lid, base, count); }
             if (ROUNDS > 6u) { next_6 = ask(6u, lid, base, count); }
+            if (ROUNDS > 7u) { next_7 = ask(7u, lid, base, count); }
         }
 
         // Scores.
@@ -296,10 +375,16 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) groups: 
         // Weights.
         let line_at = line * SCORE_PITCH + 2u * part;
         let places = vec4<u32>(0u, 1u, 2u, 3u) + 8u * part;
-        let score_0 = select(vec4<f32>(NONE), scores[line_at] * up, places < vec4<u32>(here));
-        let score_1 = select(vec4<f32>(NONE), scores[line_at + 1u] * up, places + 4u < vec4<u32>(here));
+        var seen_0 = places < vec4<u32>(here);
+        var seen_1 = places + 4u < vec4<u32>(here);
+        if (ROWS > 1u) {
+            seen_0 = (places + at < vec4<u32>(mask.y)) & (places + at >= vec4<u32>(mask.x));
+            seen_1 = (places + at + 4u < vec4<u32>(mask.y)) & (places + at + 4u >= vec4<u32>(mask.x));
+        }
+        let score_0 = select(vec4<f32>(NONE), scores[line_at] * up, seen_0);
+        let score_1 = select(vec4<f32>(NONE), scores[line_at + 1u] * up, seen_1);
         let both = max(score_0, score_1);
-        let most = most_of_head(max(max(both.x, both.y), max(both.z, both.w)));
+        let most = most_of_line(max(max(both.x, both.y), max(both.z, both.w)));
         var faded = 1.0;
         if (most > top + RISE) {
             faded = exp(top - most);
@@ -311,8 +396,13 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) groups: 
         if (part == 0u) {
             fades[line] = faded;
         }
-        let share_0 = vec4<f16>(exp(score_0 - top));
-        let share_1 = vec4<f16>(exp(score_1 - top));
+        var share_0 = vec4<f16>(exp(score_0 - top));
+        var share_1 = vec4<f16>(exp(score_1 - top));
+        if (ROWS > 1u) {
+            // A line that has seen nothing yet has no maximum.
+            share_0 = select(vec4<f16>(), share_0, seen_0);
+            share_1 = select(vec4<f16>(), share_1, seen_1);
+        }
         shares[line_at] = share_0;
         shares[line_at + 1u] = share_1;
         let share = vec4<f32>(share_0) + vec4<f32>(share_1);
@@ -363,7 +453,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) groups: 
             }
         }
 
-        // Weighted latents.
+        // Weighted values.
         for (var k = 0u; k < TILES; k++) {
             let a0 = coopLoadT<Left>(&shares[k * QUADS], SCORE_PITCH);
             let a1 = coopLoadT<Left>(&shares[SIDE * SCORE_PITCH + k * QUADS], SCORE_PITCH);
@@ -384,17 +474,17 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) groups: 
         workgroupBarrier();
     }
 
-    let start = r * params.heads * spans + number;
-    let all = sum_of_head(total);
-    if (part == 0u && there) {
-        weights[start + (h0 + line) * spans] = vec2<f32>(top, all);
+    let all = sum_of_line(total);
+    if (part == 0u && there && (ROWS == 1u || mask.x < mask.y)) {
+        weights[(here_line.row * params.heads + here_line.head) * spans + number] = vec2<f32>(top, all);
     }
     if (WHOLE) {
         // A subgroup's column that is another's again has the same sums. naga wants names for what a store is told.
-        let pitch = spans * LATENT_QUADS;
-        let to_0 = (start + h0 * spans) * LATENT_QUADS + column_0 * QUADS;
-        let to_1 = (start + h0 * spans) * LATENT_QUADS + column_1 * QUADS;
-        let to_2 = (start + h0 * spans) * LATENT_QUADS + column_2 * QUADS;
+        let pitch = spans * VALUE_QUADS;
+        let start = ((block.row * params.heads + block.head) * spans + number) * VALUE_QUADS;
+        let to_0 = start + column_0 * QUADS;
+        let to_1 = start + column_1 * QUADS;
+        let to_2 = start + column_2 * QUADS;
         let below_0 = to_0 + SIDE * pitch;
         let below_1 = to_1 + SIDE * pitch;
         let below_2 = to_2 + SIDE * pitch;
@@ -410,33 +500,33 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) groups: 
         }
     } else {
         // Which elements of a cooperative matrix a lane has is not known: they go through workgroup memory. What a
-        // column that is not there would put out lies past LATENT_QUADS.
+        // column that is not there would put out lies past VALUE_QUADS.
         coopStoreT(o00, &scores[mine], QUADS);
         workgroupBarrier();
-        finish(mine, lane, h0, 0u, subgroup, start, spans);
+        finish(mine, lane, block, 0u, subgroup, number, spans);
         workgroupBarrier();
         coopStoreT(o10, &scores[mine], QUADS);
         workgroupBarrier();
-        finish(mine, lane, h0, 1u, subgroup, start, spans);
+        finish(mine, lane, block, 1u, subgroup, number, spans);
         if (COLUMNS > 1u) {
             workgroupBarrier();
             coopStoreT(o01, &scores[mine], QUADS);
             workgroupBarrier();
-            finish(mine, lane, h0, 0u, subgroup + SUBGROUPS, start, spans);
+            finish(mine, lane, block, 0u, subgroup + SUBGROUPS, number, spans);
             workgroupBarrier();
             coopStoreT(o11, &scores[mine], QUADS);
             workgroupBarrier();
-            finish(mine, lane, h0, 1u, subgroup + SUBGROUPS, start, spans);
+            finish(mine, lane, block, 1u, subgroup + SUBGROUPS, number, spans);
         }
         if (COLUMNS > 2u) {
             workgroupBarrier();
             coopStoreT(o02, &scores[mine], QUADS);
             workgroupBarrier();
-            finish(mine, lane, h0, 0u, subgroup + 2u * SUBGROUPS, start, spans);
+            finish(mine, lane, block, 0u, subgroup + 2u * SUBGROUPS, number, spans);
             workgroupBarrier();
             coopStoreT(o12, &scores[mine], QUADS);
             workgroupBarrier();
-            finish(mine, lane, h0, 1u, subgroup + 2u * SUBGROUPS, start, spans);
+            finish(mine, lane, block, 1u, subgroup + 2u * SUBGROUPS, number, spans);
         }
     }
 }

@@ -8,11 +8,12 @@ struct Cached {
     words: vec4<u32>, // two quads
 }
 
-// What a lane has of round j of a tile of so many rows: zeros past the last.
+// What a lane has of round j of a tile of so many rows, of which `base` is the first: zeros past the last.
 fn ask(j: u32, lid: u32, base: u32, count: u32) -> Cached {
     let i = lid + j * WG;
     if (i < count * ROW_VEC4) {
-        return Cached(latents[base * ROW_VEC4 + i]);
+        let place = select(i / ROW_VEC4 * (KV_HEADS * ROW_VEC4) + i % ROW_VEC4, i, KV_HEADS == 1u);
+        return Cached(latents[base * ROW_VEC4 + place]);
     }
     return Cached();
 }
@@ -27,7 +28,7 @@ fn keep(j: u32, lid: u32, c: Cached) {
         let q = 2u * (i % ROW_VEC4);
         let to = i / ROW_VEC4 * PITCH + q;
         tile[to] = quad(c.words.xy);
-        if (q + 1u < QUERY_QUADS) {
+        if (q + 1u < ROW_QUADS) {
             tile[to + 1u] = quad(c.words.zw);
         }
     }

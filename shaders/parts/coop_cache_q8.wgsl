@@ -5,7 +5,8 @@
 
 const SCALES: u32 = 16u; // quads whose scales share a word
 override ROPES: u32 = LATENT_QUADS + (LATENT_QUADS + SCALES - 1u) / SCALES; // first word of the roped k_pe
-override ROPE_QUADS: u32 = QUERY_QUADS - LATENT_QUADS;
+override ROPE_QUADS: u32 = ROW_QUADS - LATENT_QUADS;
+override ROPES_EACH: u32 = max(ROPE_QUADS, 1u);                             // what numbers are divided by
 override CODE_VEC4: u32 = (LATENT_QUADS + 3u) / 4u;                         // of a row
 override CODE_ROUNDS: u32 = (TILE * CODE_VEC4 + WG - 1u) / WG;
 override ROUNDS: u32 = CODE_ROUNDS + (TILE * ROPE_QUADS + WG - 1u) / WG;
@@ -16,12 +17,12 @@ struct Cached {
     scale: u32,       // of the codes, in the lower half
 }
 
-// What a lane has of round j of a tile of so many rows: zeros past the last.
+// What a lane has of round j of a tile of so many rows, of which `base` is the first: zeros past the last.
 fn ask(j: u32, lid: u32, base: u32, count: u32) -> Cached {
     var c: Cached;
     if (j < CODE_ROUNDS) {
         let i = lid + j * WG;
-        let row = (base + i / CODE_VEC4) * ROW_VEC4;
+        let row = (base + i / CODE_VEC4 * KV_HEADS) * ROW_VEC4;
         let q = i % CODE_VEC4;
         if (i < count * CODE_VEC4) {
             let w = LATENT_QUADS + 4u * q / SCALES;
@@ -30,8 +31,8 @@ fn ask(j: u32, lid: u32, base: u32, count: u32) -> Cached {
         }
     } else {
         let i = lid + (j - CODE_ROUNDS) * WG;
-        let row = (base + i / ROPE_QUADS) * ROW_VEC4;
-        let w = ROPES + 2u * (i % ROPE_QUADS);
+        let row = (base + i / ROPES_EACH * KV_HEADS) * ROW_VEC4;
+        let w = ROPES + 2u * (i % ROPES_EACH);
         if (i < count * ROPE_QUADS) {
             c.words.x = latents[row + w / 4u][w % 4u];
             c.words.y = latents[row + (w + 1u) / 4u][(w + 1u) % 4u];
@@ -70,7 +71,7 @@ fn keep(j: u32, lid: u32, c: Cached) {
         let i = lid + (j - CODE_ROUNDS) * WG;
         if (i < TILE * ROPE_QUADS) {
             let v = vec4<f32>(unpack2x16float(c.words.x), unpack2x16float(c.words.y));
-            tile[i / ROPE_QUADS * PITCH + LATENT_QUADS + i % ROPE_QUADS] = vec4<f16>(v);
+            tile[i / ROPES_EACH * PITCH + LATENT_QUADS + i % ROPES_EACH] = vec4<f16>(v);
         }
     }
 }

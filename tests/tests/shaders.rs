@@ -19,7 +19,7 @@ use zebra_runtime::kernels::add_parts::AddParts;
 use zebra_runtime::kernels::half_rows::{HalfRows, bytes as half_rows_bytes};
 use zebra_runtime::kernels::matmul_coop::{MatMulCoop, parts_bytes};
 use zebra_runtime::kernels::mla_attend::{MlaAttend, Spans};
-use zebra_runtime::kernels::mla_attend_coop;
+use zebra_runtime::kernels::mla_attend_coop::{self, StepRows};
 use zebra_runtime::kernels::mla_latent::CacheShape;
 use zebra_runtime::kernels::product::{Epilogue, Norm};
 use zebra_runtime::kernels::read_bandwidth::ReadBandwidth;
@@ -273,7 +273,7 @@ fn attention() -> Vec<Shader> {
             for (latent, rope, memory) in [(128, 32, 48 << 10), (160, 64, 40 << 10), (160, 66, 48 << 10)] {
                 let attend = MlaAttend {
                     step: &step,
-                    shape: CacheShape { format, latent, rope, context: 256 },
+                    shape: CacheShape::mla(format, latent, rope, 256),
                     heads: 32,
                     spans: Spans::narrow(256),
                     query: &other,
@@ -283,7 +283,7 @@ fn attention() -> Vec<Shader> {
                 };
                 let limits = Limits { workgroup_memory: memory, ..Limits::LEAST };
                 let target = Target { limits, ..TARGET };
-                all.insert(Shader::of(&mla_attend_coop::dispatch(&attend, "test", matrices, target)));
+                all.insert(Shader::of(&mla_attend_coop::dispatch(&attend, "test", StepRows::Apart, matrices, target)));
             }
         }
     }

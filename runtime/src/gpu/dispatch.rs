@@ -90,19 +90,19 @@ impl Extent {
 /// as `wid.y * groups.x + wid.x` and guard it against the number of items.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Grid {
-    pub items: [Extent; 2],
+    pub items: [Extent; 3],
     pub z: Extent,
 }
 
 impl Grid {
     /// `items` along x and y, `z` along z.
     pub fn new(items: Extent, z: Extent) -> Self {
-        Self { items: [items, Extent::Fixed(1)], z }
+        Self { items: [items, Extent::Fixed(1), Extent::Fixed(1)], z }
     }
 
-    /// Workgroups in x, y and z. The product of both items is what is folded.
+    /// Workgroups in x, y and z. The product of the items is what is folded.
     pub fn workgroups(self, shape: StepShape, limit: u32) -> [u32; 3] {
-        let items = self.items[0].of(shape) * self.items[1].of(shape);
+        let items = self.items.iter().map(|extent| extent.of(shape)).product::<u32>();
         let x = items.min(limit);
         [x, if x == 0 { 0 } else { items.div_ceil(x) }, self.z.of(shape)]
     }

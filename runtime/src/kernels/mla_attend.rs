@@ -1,4 +1,4 @@
-//! `mla_attend.wgsl`: latent attention over spans of the context.
+//! `mla_attend.wgsl`: attention over spans of the context, of latents or of keys and values of kv heads.
 
 use std::cmp::Reverse;
 
@@ -6,7 +6,7 @@ use super::mla_latent::CacheShape;
 use super::{STEP, Target, assert_words, bindings, dispatch, shader};
 use crate::gpu::{Buffer, Cost, Dispatch, Extent, Grid, Limits};
 
-/// Latent width that a workgroup's lanes can hold, a quad each.
+/// Width of a latent, or of a value, that a workgroup's lanes can hold, a quad each.
 pub const MOST_LATENT: usize = 512;
 
 /// Spans of a row at most in a step of few rows. With two blocks of heads they fill a GPU of 132 cores; more only make
@@ -137,12 +137,12 @@ impl Tiling {
 
     /// Lanes that a share of the positions needs to sum latents.
     fn sums(self, shape: CacheShape) -> usize {
-        self.fours() / self.pair() * shape.latent_quads()
+        self.fours() / self.pair() * shape.value_quads()
     }
 
     /// vec4 of the shader's `pool`.
     fn pool(self, shape: CacheShape) -> usize {
-        let work = self.heads * shape.row_quads() + self.k_shares * self.fours() * self.slots();
+        let work = self.heads * shape.key_quads() + self.k_shares * self.fours() * self.slots();
         work.max(4 * self.lanes)
     }
 
@@ -157,40 +157,55 @@ impl Tiling {
     }
 }
 
-/// `sums[r, h, span] = sum_s exp(query . cached[s] - top) latent[s]` with the top and the sum of weights.
+/// `sums[r, h, span] = sum_s exp(query . key[s] - top) value[s]` with the top and the sum of weights: keys and values are
+/// columns of the cached rows of the head's kv head, see [`CacheShape`].
 #[derive(Debug)]
 pub struct MlaAttend<'a> {
     pub step: &'a Buffer,
     pub shape: CacheShape,
-    /// Query heads.
+    /// Query heads: so many of each kv head, one after another.
     pub heads: usize,
     pub spans: Spans,
-    /// `[rows, heads, row_quads]` vec4.
+    /// `[rows, heads, key_quads]` vec4.
     pub query: &'a Buffer,
-    /// `[slots, context, row_words]`.
+    /// `[slots, context, kv_heads, row_words]`.
     pub latents: &'a Buffer,
-    /// `[rows, heads, spans, latent_quads]` vec4.
+    /// `[rows, heads, spans, value_quads]` vec4.
     pub sums: &'a Buffer,
     /// `[rows, heads, spans]` vec2.
     pub weights: &'a Buffer,
 }
 
 impl MlaAttend<'_> {
+    /// Heads of a kv head; checks the buffers on the way.
+    pub(super) fn group(&self, label: &str) -> usize {
+        let s = self.shape;
+        assert!(self.heads.is_multiple_of(s.kv_heads), "{label}: {} heads of {} kv heads", self.heads, s.kv_heads);
+        assert_words(self.query, (self.heads * s.key_quads() * 4) as u64, "mla_attend.query");
+        assert_words(self.latents, (s.position_words() * s.context) as u64, "mla_attend.latents");
+        assert_words(self.sums, (self.heads * s.value_quads() * 4) as u64, "mla_attend.sums");
+        assert_words(self.weights, (self.heads * 2) as u64, "mla_attend.weights");
+        self.heads / s.kv_heads
+    }
+
+    pub(super) fn params(&self, blocks: u32, group: usize) -> [u32; 6] {
+        let [most, parts] = self.spans.params();
+        [self.heads as u32, self.shape.context as u32, blocks, most, parts, group as u32]
+    }
+
     /// # Panics
-    /// When the latent is wider than [`MOST_LATENT`]: the configuration refuses it before.
+    /// When values are wider than [`MOST_LATENT`]: the configuration refuses it before.
     pub fn dispatch(&self, label: &str, target: Target) -> Dispatch {
         let s = self.shape;
-        let [most, parts] = self.spans.params();
-        assert!(s.latent <= MOST_LATENT, "{label}: a latent of {}", s.latent);
-        assert_words(self.sums, (self.heads * s.latent_quads() * 4) as u64, "mla_attend.sums");
-        assert_words(self.weights, (self.heads * 2) as u64, "mla_attend.weights");
-        let tiling = Tiling::new(s, self.heads, &target.limits);
+        let group = self.group(label);
+        assert!(s.values <= MOST_LATENT, "{label}: values of {}", s.values);
+        let tiling = Tiling::new(s, group, &target.limits);
         let t = tiling.unwrap_or_else(|| {
             panic!("{label}: a tile of {} quads does not fit into workgroup memory", s.row_quads());
         });
-        let blocks = self.heads.div_ceil(t.heads) as u32;
-        let params = [self.heads as u32, s.context as u32, blocks, most, parts];
-        let grid = Grid { items: [self.spans.extent(), Extent::Fixed(blocks)], z: Extent::Rows { per: 1 } };
+        let blocks = (s.kv_heads * group.div_ceil(t.heads)) as u32;
+        let items = [self.spans.extent(), Extent::Fixed(blocks), Extent::Fixed(1)];
+        let grid = Grid { items, z: Extent::Rows { per: 1 } };
         dispatch(
             label,
             "mla_attend",
@@ -201,14 +216,17 @@ impl MlaAttend<'_> {
                 ("PAIR", t.pair() as f64),
                 ("TILE", t.tile as f64),
                 ("LATENT_QUADS", s.latent_quads() as f64),
-                ("QUERY_QUADS", s.row_quads() as f64),
+                ("QUERY_QUADS", s.key_quads() as f64),
+                ("VALUE_QUADS", s.value_quads() as f64),
+                ("KEYS_FROM", (s.keys_from / 4) as f64),
+                ("KV_HEADS", s.kv_heads as f64),
                 ("ROW_VEC4", (s.row_words() / 4) as f64),
                 ("K_SHARES", t.k_shares as f64),
                 ("SHARES", (t.lanes / t.sums(s)) as f64),
                 ("POOL", t.pool(s) as f64),
                 Spans::constant(),
             ]),
-            &params,
+            &self.params(blocks, group),
             bindings(self.step, &[self.query, self.latents], &[self.sums, self.weights]),
             grid,
         )
@@ -218,10 +236,11 @@ impl MlaAttend<'_> {
 
 /// What attention moves and computes.
 pub(super) fn cost(s: CacheShape, heads: usize) -> Cost {
+    let (key, value) = (s.latent + s.rope - s.keys_from, s.values);
     Cost {
-        row_bytes: 4 * heads * (2 * s.latent + s.rope),
-        position_bytes: 4 * s.row_words(),
-        position_macs: heads * (2 * s.latent + s.rope),
+        row_bytes: 4 * heads * (key + value),
+        position_bytes: 4 * s.position_words(),
+        position_macs: heads * (key + value),
         ..Cost::default()
     }
 }
@@ -232,7 +251,7 @@ mod tests {
     use crate::kernels::mla_latent::CacheFormat;
 
     fn tiling(format: CacheFormat, latent: usize, rope: usize, heads: usize, memory: u32) -> Option<Tiling> {
-        let shape = CacheShape { format, latent, rope, context: 1 };
+        let shape = CacheShape::mla(format, latent, rope, 1);
         Tiling::new(shape, heads, &Limits { workgroup_memory: memory, ..Limits::LEAST })
     }
 

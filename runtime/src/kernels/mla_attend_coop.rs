@@ -1,12 +1,12 @@
-//! `mla_attend_coop.wgsl`: latent attention on cooperative matrices, the twin of `mla_attend.wgsl` for rows cached in
+//! `mla_attend_coop.wgsl`: attention on cooperative matrices, the twin of `mla_attend.wgsl` for rows cached in
 //! f16 or int8.
 
 use super::mla_attend::{MlaAttend, Spans, cost};
 use super::mla_latent::{CacheFormat, CacheShape};
-use super::{STEP, Target, assert_words, bindings, shader};
+use super::{STEP, Target, bindings, shader};
 use crate::gpu::{Cooperative, Dispatch, Extent, Grid, Limits};
 
-/// Matrices along the heads of a workgroup.
+/// Matrices along the lines of a workgroup: heads, or heads of several rows.
 const TILES_M: usize = 2;
 
 /// Columns of matrices that a subgroup has sums for.
@@ -14,6 +14,18 @@ const MOST_COLUMNS: usize = 3;
 
 /// Matrices of queries along the quads that a subgroup keeps in registers; more stay in workgroup memory.
 const KEPT: usize = 14;
+
+/// Heads of a kv head from which on one row fills enough of a workgroup's lines.
+const MANY_HEADS: usize = 8;
+
+/// What the rows of a step are, for the choice of a kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StepRows {
+    /// Most are of different slots.
+    Apart,
+    /// Many are of one slot, one after another: prompts.
+    Runs,
+}
 
 /// What a workgroup holds at once, as the adapter's limits allow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,8 +42,17 @@ impl Tiling {
         tilings.into_iter().find(|t| t.fits(shape, limits))
     }
 
-    fn heads(self) -> usize {
+    fn lines(self) -> usize {
         TILES_M * self.side
+    }
+
+    /// Rows of a workgroup, and heads of each.
+    fn rows(self, group: usize, rows: StepRows) -> (usize, usize) {
+        if rows == StepRows::Runs && 2 * group <= self.lines() {
+            (self.lines() / group, group)
+        } else {
+            (1, self.lines())
+        }
     }
 
     fn subgroups(self) -> usize {
@@ -40,22 +61,23 @@ impl Tiling {
 
     /// Lines of queries that stay in workgroup memory.
     fn query_lines(self, shape: CacheShape) -> usize {
-        if (4 * shape.row_quads()).div_ceil(self.side) > KEPT { self.heads() } else { 0 }
+        if (4 * shape.key_quads()).div_ceil(self.side) > KEPT { self.lines() } else { 0 }
     }
 
-    /// Whether every element of its matrices of sums is one of a head's latent.
-    fn whole(self, shape: CacheShape, heads: usize) -> bool {
-        heads.is_multiple_of(self.heads()) && (4 * shape.latent_quads()).is_multiple_of(self.side)
+    /// Whether every element of its matrices of sums is one of a head's value.
+    fn whole(self, shape: CacheShape, group: usize, rows: usize) -> bool {
+        rows == 1 && group.is_multiple_of(self.lines()) && (4 * shape.value_quads()).is_multiple_of(self.side)
     }
 
     fn fits(self, shape: CacheShape, limits: &Limits) -> bool {
-        let columns = (4 * shape.latent_quads()).div_ceil(self.side).div_ceil(self.subgroups());
-        let row = (4 * shape.row_quads()).next_multiple_of(self.side) + 8;
+        let columns = (4 * shape.value_quads()).div_ceil(self.side).div_ceil(self.subgroups());
+        let row = shape.keys_from + (4 * shape.key_quads()).next_multiple_of(self.side) + 8;
         let positions = self.tiles * self.side;
-        let scores = self.heads() * (positions + 8);
-        // Cached rows and queries, scores, weights; a factor of each head, a word.
-        let bytes = 2 * (positions + self.query_lines(shape)) * row + 4 * scores + 2 * scores + 4 * self.heads() + 16;
+        let scores = self.lines() * (positions + 8);
+        // Cached rows and queries, scores, weights; a factor of each line, a word.
+        let bytes = 2 * (positions + self.query_lines(shape)) * row + 4 * scores + 2 * scores + 4 * self.lines() + 16;
         shape.format != CacheFormat::F32
+            && shape.keys_from.is_multiple_of(self.side)
             && columns <= MOST_COLUMNS
             && bytes <= limits.workgroup_memory as usize
             && self.subgroups() * self.lanes <= limits.invocations as usize
@@ -67,21 +89,40 @@ pub fn fits(shape: CacheShape, matrices: Cooperative, limits: &Limits) -> bool {
     Tiling::new(shape, matrices, limits).is_some()
 }
 
+/// The attention of a step on an adapter. On cooperative matrices where lines of queries fill them: heads of a latent, many
+/// heads of a kv head, or, in prompts, heads of several rows, which then share what they read. Few heads of one row leave
+/// matrices empty, and are bound by memory on either kernel: `mla_attend.wgsl` has them in f32.
+pub fn attend(attend: &MlaAttend<'_>, label: &str, rows: StepRows, target: Target) -> Dispatch {
+    let s = attend.shape;
+    let latents = s.keys_from == 0;
+    let fills = latents || rows == StepRows::Runs || attend.heads / s.kv_heads >= MANY_HEADS;
+    match target.cooperative.filter(|m| fills && fits(s, *m, &target.limits)) {
+        Some(matrices) => dispatch(attend, label, rows, matrices, target),
+        None => attend.dispatch(label, target),
+    }
+}
+
 /// [`MlaAttend`] on cooperative matrices. The top it leaves is no more than the largest score, and no less than it by more
 /// than 8.
 ///
 /// # Panics
 /// When [`fits`] says no.
-pub fn dispatch(attend: &MlaAttend<'_>, label: &str, matrices: Cooperative, target: Target) -> Dispatch {
+pub fn dispatch(
+    attend: &MlaAttend<'_>,
+    label: &str,
+    rows: StepRows,
+    matrices: Cooperative,
+    target: Target,
+) -> Dispatch {
     let s = attend.shape;
-    let [most, parts] = attend.spans.params();
-    assert_words(attend.sums, (attend.heads * s.latent_quads() * 4) as u64, "mla_attend_coop.sums");
-    assert_words(attend.weights, (attend.heads * 2) as u64, "mla_attend_coop.weights");
+    let group = attend.group(label);
     let tiling = Tiling::new(s, matrices, &target.limits);
     let t = tiling.unwrap_or_else(|| panic!("{label}: rows of {} quads do not fit", s.row_quads()));
-    let blocks = attend.heads.div_ceil(t.heads()) as u32;
-    let params = [attend.heads as u32, s.context as u32, blocks, most, parts];
-    let grid = Grid { items: [attend.spans.extent(), Extent::Fixed(blocks)], z: Extent::Rows { per: 1 } };
+    let (rows, row_heads) = t.rows(group, rows);
+    let blocks = (s.kv_heads * group.div_ceil(row_heads)) as u32;
+    let segments = if rows > 1 { Extent::Segments } else { Extent::Fixed(1) };
+    let items = [attend.spans.extent(), Extent::Fixed(blocks), segments];
+    let grid = Grid { items, z: Extent::Rows { per: rows as u32 } };
     let size = if t.side == 16 { shader!("parts/coop_16.wgsl") } else { shader!("parts/coop_8.wgsl") };
     let row = if s.format == CacheFormat::Q8 {
         shader!("parts/coop_cache_q8.wgsl")
@@ -96,13 +137,19 @@ pub fn dispatch(attend: &MlaAttend<'_>, label: &str, matrices: Cooperative, targ
             ("LANES", t.lanes as f64),
             ("TILES", t.tiles as f64),
             ("LATENT_QUADS", s.latent_quads() as f64),
-            ("QUERY_QUADS", s.row_quads() as f64),
+            ("ROW_QUADS", s.row_quads() as f64),
+            ("QUERY_QUADS", s.key_quads() as f64),
+            ("VALUE_QUADS", s.value_quads() as f64),
+            ("KEYS_FROM", (s.keys_from / 4) as f64),
+            ("KV_HEADS", s.kv_heads as f64),
             ("ROW_VEC4", (s.row_words() / 4) as f64),
             ("QUERY_LINES", t.query_lines(s) as f64),
-            ("WHOLE", f64::from(u8::from(t.whole(s, attend.heads)))),
+            ("WHOLE", f64::from(u8::from(t.whole(s, group, rows)))),
+            ("ROWS", rows as f64),
+            ("ROW_HEADS", row_heads as f64),
             Spans::constant(),
         ]),
-        &params,
+        &attend.params(blocks, group),
         bindings(attend.step, &[attend.query, attend.latents], &[attend.sums, attend.weights]),
         grid,
     )
@@ -127,7 +174,7 @@ mod tests {
         };
         let matrices = Cooperative { side: 16, lanes: 32 };
         let tiles = |format, latent, rope| {
-            let shape = CacheShape { format, latent, rope, context: 1 };
+            let shape = CacheShape::mla(format, latent, rope, 1);
             Tiling::new(shape, matrices, &limits).map(|t| t.tiles)
         };
         for format in [CacheFormat::F16, CacheFormat::Q8] {

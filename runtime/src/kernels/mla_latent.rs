@@ -11,7 +11,7 @@ const WG: u32 = 128;
 pub enum CacheFormat {
     F32,
     F16,
-    /// int8 with an f16 scale for each 32 of the latent; the rope part in f16.
+    /// int8 with an f16 scale for each 32 columns; a roped k_pe of latent attention in f16.
     Q8,
 }
 
@@ -26,19 +26,57 @@ impl CacheFormat {
     }
 }
 
-/// The numbers of a latent cache.
+/// The numbers of a cache. A position has a row for each kv head; of a row's columns the first are what values are of, and
+/// the last are the key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CacheShape {
     pub format: CacheFormat,
-    /// kv_lora_rank.
+    /// Columns in the format: kv_lora_rank; for grouped queries a value, padded, and a key.
     pub latent: usize,
-    /// qk_rope_head_dim.
+    /// Columns after them, which [`CacheFormat::Q8`] keeps in f16: qk_rope_head_dim, or none.
     pub rope: usize,
-    /// Rows of a slot.
+    /// Positions of a slot.
     pub context: usize,
+    /// Rows of a position.
+    pub kv_heads: usize,
+    /// Columns of a value, from the first on.
+    pub values: usize,
+    /// The first column of a key: whole quads, and for [`CacheFormat::Q8`] whole groups.
+    pub keys_from: usize,
 }
 
 impl CacheShape {
+    /// Of latent attention: all heads share a row `[latent | roped k_pe]`, which is their key, and its latent their value.
+    pub fn mla(format: CacheFormat, latent: usize, rope: usize, context: usize) -> Self {
+        Self { format, latent, rope, context, kv_heads: 1, values: latent, keys_from: 0 }
+    }
+
+    /// Of grouped queries: `[v | k]` for each kv head. A group of int8, or a cooperative matrix, has columns of one of them.
+    pub fn gqa(format: CacheFormat, kv_heads: usize, head_dim: usize, v_head_dim: usize, context: usize) -> Self {
+        let whole = match format {
+            CacheFormat::F32 => 4,
+            CacheFormat::F16 => 16,
+            CacheFormat::Q8 => 32,
+        };
+        let keys_from = v_head_dim.next_multiple_of(whole);
+        Self { format, latent: keys_from + head_dim, rope: 0, context, kv_heads, values: v_head_dim, keys_from }
+    }
+
+    /// Quads of a key, and so of a query.
+    pub fn key_quads(&self) -> usize {
+        self.row_quads() - self.keys_from / 4
+    }
+
+    /// Quads of a value, and so of a sum of values.
+    pub fn value_quads(&self) -> usize {
+        self.values.div_ceil(4)
+    }
+
+    /// u32 of a position.
+    pub fn position_words(&self) -> usize {
+        self.kv_heads * self.row_words()
+    }
+
     pub fn latent_quads(&self) -> usize {
         self.latent.div_ceil(4)
     }
@@ -47,7 +85,7 @@ impl CacheShape {
         self.rope.div_ceil(4)
     }
 
-    /// Quads of a query or of an unpacked cached row.
+    /// Quads of an unpacked cached row.
     pub fn row_quads(&self) -> usize {
         self.latent_quads() + self.rope_quads()
     }
@@ -64,7 +102,7 @@ impl CacheShape {
 
     /// Bytes of a slot.
     pub fn slot_bytes(&self) -> u64 {
-        4 * self.row_words() as u64 * self.context as u64
+        4 * self.position_words() as u64 * self.context as u64
     }
 
     /// The shader part that reads a row.

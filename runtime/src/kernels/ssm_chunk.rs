@@ -85,7 +85,10 @@ impl SsmChunk<'_> {
             ]),
             &[s.params().as_slice(), &own].concat(),
             bindings(m.step, &[m.zxbcdt, m.u, self.heads, self.states], &[self.y]),
-            Grid { items: [Extent::Fixed(s.heads as u32), Extent::Segments], z: Extent::Rows { per: chunk as u32 } },
+            Grid {
+                items: [Extent::Fixed(s.heads as u32), Extent::Segments, Extent::Fixed(1)],
+                z: Extent::Rows { per: chunk as u32 },
+            },
         )
         .costs(Cost {
             row_bytes: 4 * (s.channels() + s.heads + s.d_inner + s.d_inner * s.head_dim / chunk),

@@ -3,6 +3,7 @@
 
 use std::fmt::Debug;
 
+use super::attention::Attention;
 use super::mamba2::Mamba2;
 use super::mla::Mla;
 use super::state::Kept;
@@ -112,5 +113,6 @@ pub fn mixer(layer: usize, config: &MixerConfig, maker: &mut Maker<'_>) -> Resul
     Ok(match &config.kind {
         MixerKind::Mla(sizes) => Box::new(Mla::new(sizes, prefix, layer, maker)?),
         MixerKind::Mamba2(sizes) => Box::new(Mamba2::new(sizes, prefix, maker)),
+        MixerKind::Attention(sizes) => Box::new(Attention::new(sizes, prefix, layer, maker)?),
     })
 }

@@ -8,7 +8,7 @@ use super::{PlanOptions, Tensors};
 use crate::config::MlaConfig;
 use crate::gpu::{Buffer, Dispatch, Limits};
 use crate::kernels::mla_attend::{MOST_LATENT, MlaAttend};
-use crate::kernels::mla_attend_coop;
+use crate::kernels::mla_attend_coop::{self, StepRows};
 use crate::kernels::mla_combine::MlaCombine;
 use crate::kernels::mla_latent::{CacheFormat, CacheShape, MlaLatent};
 use crate::kernels::mla_project::MlaProject;
@@ -23,12 +23,7 @@ const LORA_NORM_EPS: f32 = 1e-6;
 
 /// The cache of one layer.
 fn cache_shape(config: &MlaConfig, options: &PlanOptions) -> CacheShape {
-    CacheShape {
-        format: options.cache,
-        latent: config.kv_lora_rank,
-        rope: config.qk_rope_head_dim,
-        context: options.context as usize,
-    }
+    CacheShape::mla(options.cache, config.kv_lora_rank, config.qk_rope_head_dim, options.context as usize)
 }
 
 /// Weights of one layer's mixer.
@@ -107,14 +102,12 @@ impl Mla {
 
 impl Mixer for Mla {
     fn kept(&self) -> Kept {
-        Kept::Rows { bytes: 4 * self.cache.row_words() as u64, context: self.cache.context as u32 }
+        Kept::Rows { bytes: 4 * self.cache.position_words() as u64, context: self.cache.context as u32 }
     }
 
     fn room(&self, options: &PlanOptions, _: &Limits) -> Room {
         let (s, h) = (self.cache, self.heads);
-        let narrow = options.narrow_rows.min(options.max_rows) as usize;
-        let parts = |wide, rows| h.heads * options.spans(wide).room(rows);
-        let parts = parts(false, narrow).max(parts(true, options.max_rows as usize));
+        let parts = h.heads * options.most_spans();
         Room {
             n: self.q_rank.unwrap_or(0),
             wide: self.a_proj.n(),
@@ -196,11 +189,7 @@ impl Mixer for Mla {
         let spans = options.spans(pass.is_wide());
         let (sums, weights) = (&work.sums, &work.weights);
         let attend = MlaAttend { step, shape: s, heads: h.heads, spans, query, latents, sums, weights };
-        let matrices = target.cooperative.filter(|m| mla_attend_coop::fits(s, *m, &target.limits));
-        all.push(match matrices {
-            Some(matrices) => mla_attend_coop::dispatch(&attend, label, matrices, target),
-            None => attend.dispatch(label, target),
-        });
+        all.push(mla_attend_coop::attend(&attend, label, StepRows::Apart, target));
         let o = work.heads.strided(h.heads * h.v);
         let codes = pass.codes(work, MlaCombine::can_code(h)).map(|c| c.codes);
         all.push(

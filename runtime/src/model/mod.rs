@@ -1,7 +1,8 @@
-//! The model as flat lists of dispatches. The mixers (`mla`, `mamba2`) and `mlp` read like the papers: one line a dispatch,
+//! The model as flat lists of dispatches. The mixers (`attention`, `mla`, `mamba2`) and `mlp` read like the papers: one line a dispatch,
 //! with the checkpoint's names; [`Plan`] puts the layers together, [`Model`] loads the weights and runs steps. Nothing here names
 //! the GPU API; buffers are described first, so that a plan can be counted and sized without any weight loaded.
 
+mod attention;
 mod mamba2;
 mod mixer;
 mod mla;

@@ -205,4 +205,10 @@ impl PlanOptions {
             (false, false) => Spans::narrow(self.context as usize),
         }
     }
+
+    /// Spans of all rows of a step, at most.
+    pub(super) fn most_spans(&self) -> usize {
+        let narrow = self.narrow_rows.min(self.max_rows) as usize;
+        self.spans(false).room(narrow).max(self.spans(true).room(self.max_rows as usize))
+    }
 }

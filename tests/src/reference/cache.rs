@@ -1,4 +1,4 @@
-//! Rows of the latent cache in their words, and what numbers they stand for. All formats: quads of the latent, then
+//! Rows of the cache in their words, and what numbers they stand for. All formats: quads of the latent, then
 //! quads of the roped k_pe, each padded with zeros. f32: a word a number. f16: two numbers a word. q8: the latent in
 //! int8, four a word, then an f16 scale for each eight quads, two a word, then the roped part in f16. Zeros fill a row
 //! up to whole 16 bytes.
@@ -71,7 +71,7 @@ mod tests {
     fn a_row_comes_back_within_its_format() {
         for (format, most) in [(CacheFormat::F32, 0.0), (CacheFormat::F16, 2f32.powi(-10)), (CacheFormat::Q8, 0.02)] {
             for (latent, rope) in [(16, 8), (160, 64), (33, 6)] {
-                let s = CacheShape { format, latent, rope, context: 1 };
+                let s = CacheShape::mla(format, latent, rope, 1);
                 let (c, k) = (Random::new(3).normals(latent, 1.0), Random::new(4).normals(rope, 1.0));
                 let words = encode(&s, &c, &k);
                 assert_eq!(words.len(), s.row_words());

@@ -1,4 +1,4 @@
-//! `mla_attend.wgsl` with the parts that read a cached row.
+//! `mla_attend.wgsl` with the parts that read a cached row, of latents and of grouped queries.
 
 use zebra_runtime::gpu::{Dispatch, Gpu, StepShape};
 use zebra_runtime::kernels::Target;
@@ -17,11 +17,8 @@ const SLOTS: usize = 3;
 
 #[derive(Debug, Clone, Copy)]
 pub struct Case {
-    pub format: CacheFormat,
-    pub latent: usize,
-    pub rope: usize,
+    pub shape: CacheShape,
     pub heads: usize,
-    pub context: usize,
     pub spans: Spans,
     /// Standard deviation of the scores.
     pub scores: f32,
@@ -29,32 +26,27 @@ pub struct Case {
     pub memory: u32,
 }
 
-impl Case {
-    pub fn shape(&self) -> CacheShape {
-        CacheShape { format: self.format, latent: self.latent, rope: self.rope, context: self.context }
-    }
-}
-
 fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
     // A score is a sum of f32 products: off by some 1e-7 of its own size and of what cancels in it. A weight is off by
     // that, relatively, and by its exponential.
     let error = 2e-6 * f64::from(case.scores.max(5.0));
-    check(gpu, case, input, [error, error], |kernel, target| kernel.dispatch("test", target))
+    check(gpu, case, input, 1, [error, error], |kernel, target| kernel.dispatch("test", target))
 }
 
-/// Runs a case on `mla_attend.wgsl` or a twin of it. `errors` are what latents and the logarithms of sums of weights may
+/// Runs a case on `mla_attend.wgsl` or a twin of it. The last segment has so many rows; `errors` are what values and the logarithms of sums of weights may
 /// be off by, in standard deviations.
 pub fn check(
     gpu: &Gpu,
     case: &Case,
     input: Input,
+    last_rows: usize,
     errors: [f64; 2],
     attend: impl Fn(&MlaAttend<'_>, Target) -> Dispatch,
 ) -> Result<Worst, String> {
-    let s = case.shape();
-    let mut random = Random::new((case.latent * 100 + case.context) as u64);
+    let s = case.shape;
+    let mut random = Random::new((s.latent * 100 + s.context) as u64);
     // The first position, the ends of tiles and of the context, a frozen slot, a chunk over a seam.
-    let last = case.context - 1;
+    let last = s.context - 1;
     let at = |p: usize| p.min(last);
     let step = StepBuilder::new()
         .segment(2, 0, 1)
@@ -62,19 +54,23 @@ pub fn check(
         .segment(0, at(127), 1)
         .frozen(1, at(128), 1)
         .segment(1, at(254).min(last - 2), 3)
-        .segment(2, last, 1)
+        .segment(2, last + 1 - last_rows.min(last), last_rows.min(last))
         .build();
     let rows = step.rows.len();
     let spans = case.spans.of_step(rows);
 
     // What lies behind a slot's last position must not be read: NaN.
-    let mut cached = vec![vec![Vec::new(); case.context]; SLOTS];
+    let mut cached = vec![vec![Vec::new(); s.context * s.kv_heads]; SLOTS];
     let mut words = Vec::new();
     for (slot, cached) in cached.iter_mut().enumerate() {
         let length = step.rows.iter().filter(|r| r.slot == slot).map(|r| r.position + 1).max().unwrap_or(0);
-        for (position, row) in cached.iter_mut().enumerate() {
-            if position < length {
-                let packed = cache::encode(&s, &random.normals(s.latent, 1.0), &random.normals(s.rope, 1.0));
+        for (i, row) in cached.iter_mut().enumerate() {
+            if i / s.kv_heads < length {
+                let mut latent = random.normals(s.latent, 1.0);
+                if s.keys_from > 0 {
+                    latent[s.values..s.keys_from].fill(0.0);
+                }
+                let packed = cache::encode(&s, &latent, &random.normals(s.rope, 1.0));
                 let (c, k) = cache::decode(&s, &packed);
                 *row = [c, k].concat();
                 words.extend(packed);
@@ -83,21 +79,21 @@ pub fn check(
             }
         }
     }
-    let width = s.latent + s.rope;
+    let width = s.latent + s.rope - s.keys_from;
     let size = case.scores / (width as f32).sqrt();
     let queries: Vec<Vec<f32>> = (0..rows * case.heads).map(|_| random.normals(width, size)).collect();
     let mut padded = Vec::new();
     for q in &queries {
-        padded.extend(&q[..s.latent]);
+        padded.extend(&q[..s.latent - s.keys_from]);
         padded.extend(vec![0.0; 4 * s.latent_quads() - s.latent]);
-        padded.extend(&q[s.latent..]);
+        padded.extend(&q[s.latent - s.keys_from..]);
         padded.extend(vec![0.0; 4 * s.rope_quads() - s.rope]);
     }
 
     let target = target(gpu, false, MAX_ROWS);
     let mut limits = target.limits;
     limits.workgroup_memory = limits.workgroup_memory.min(case.memory);
-    let quads = s.latent_quads();
+    let quads = s.value_quads();
     let bench = Bench::new(gpu);
     let sums = bench.output("sums", rows * case.heads * spans * 4 * quads);
     let weights = bench.output("weights", rows * case.heads * spans * 2);
@@ -131,12 +127,15 @@ pub fn check(
                     tops_twin.extend([UNTOUCHED; 2]);
                     continue;
                 }
-                let mut seen = cached[row.slot][first..(first + positions).min(row.position + 1)].to_vec();
+                let kv_head = head / (case.heads / s.kv_heads);
+                let mut seen: Vec<Vec<f32>> = (first..(first + positions).min(row.position + 1))
+                    .map(|position| cached[row.slot][position * s.kv_heads + kv_head].clone())
+                    .collect();
                 if input == Input::Altered {
                     let end = seen.len() - 1;
                     seen[end][0] += 30.0;
                 }
-                let (o, log) = twin::mla_attend(&queries[r * case.heads + head], &seen, s.latent);
+                let (o, log) = twin::mla_attend(&queries[r * case.heads + head], &seen, s.values, s.keys_from);
                 if weight.iter().chain(sum).any(|v| v.to_bits() == POISON) {
                     return Err(format!("row {r} head {head} span {span} was not written"));
                 }
@@ -149,7 +148,7 @@ pub fn check(
         }
     }
     let [latent, log] = errors.map(Tolerance::sd);
-    let worst = compare(&latents, &latents_twin, 4 * quads, latent).map_err(|e| format!("latent: {e}"))?;
+    let worst = compare(&latents, &latents_twin, 4 * quads, latent).map_err(|e| format!("values: {e}"))?;
     let logs = compare(&tops, &tops_twin, 2, log).map_err(|e| format!("weights: {e}"))?;
     Ok(worst.and(logs))
 }
@@ -178,25 +177,78 @@ pub fn cases() -> Vec<Case> {
                 };
                 let scores = [2.0, 0.1, 20.0][(i + j) % 3];
                 let memory = [u32::MAX, 16384][(i + j) % 2];
-                cases.push(Case { format, latent, rope, heads, context, spans, scores, memory });
+                let shape = CacheShape::mla(format, latent, rope, context);
+                cases.push(Case { shape, heads, spans, scores, memory });
             }
         }
     }
     let long = Case {
-        format: CacheFormat::F16,
-        latent: 16,
-        rope: 8,
+        shape: CacheShape::mla(CacheFormat::F16, 16, 8, 5000),
         heads: 4,
-        context: 5000,
         spans: Spans::narrow(5000),
         scores: 2.0,
         memory: u32::MAX,
     };
     cases.push(long);
-    cases.push(Case { format: CacheFormat::Q8, spans: Spans::wide(5000), memory: 16384, ..long });
+    let shape = CacheShape { format: CacheFormat::Q8, ..long.shape };
+    cases.push(Case { shape, spans: Spans::wide(5000), memory: 16384, ..long });
     cases.push(Case { spans: Spans::one(), ..long });
     cases.push(Case { scores: 500.0, ..long });
     cases
+}
+
+/// The same for grouped queries.
+pub fn gqa_cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    // (kv heads, heads of each, head_dim, v_head_dim): every size of both, one that is no whole group, values of another
+    // width, many heads.
+    let shapes = [
+        (1, 4, 16, 16),
+        (2, 1, 64, 64),
+        (3, 3, 64, 64),
+        (8, 4, 128, 128),
+        (4, 8, 80, 80),
+        (2, 4, 96, 32),
+        (1, 8, 128, 128),
+        (5, 3, 16, 24),
+        (2, 20, 32, 32),
+    ];
+    for (i, (kv_heads, group, head_dim, v)) in shapes.into_iter().enumerate() {
+        for (f, format) in FORMATS.into_iter().enumerate() {
+            for j in 0..5 {
+                let large = kv_heads * group * head_dim > 1000;
+                if large && (i + j + f) % 4 > 1 {
+                    continue;
+                }
+                let (context, spans) = match j {
+                    0 => (300, Spans::narrow(300)),
+                    1 => (300, Spans::one()),
+                    2 => (300, Spans::new(300, 5, u32::MAX)),
+                    3 => (129, Spans::new(129, 4, 17)),
+                    _ => (5, Spans::narrow(5)),
+                };
+                let scores = [2.0, 0.1, 20.0][(i + j) % 3];
+                let memory = [u32::MAX, 16384][(i + j + f) % 2];
+                let shape = CacheShape::gqa(format, kv_heads, head_dim, v, context);
+                cases.push(Case { shape, heads: kv_heads * group, spans, scores, memory });
+            }
+        }
+    }
+    let long = Case {
+        shape: CacheShape::gqa(CacheFormat::Q8, 2, 64, 64, 3000),
+        heads: 6,
+        spans: Spans::narrow(3000),
+        scores: 5.0,
+        memory: u32::MAX,
+    };
+    cases.push(long);
+    cases.push(Case { spans: Spans::one(), ..long });
+    cases
+}
+
+#[test]
+fn mla_attend_of_groups() {
+    table("mla_attend of grouped queries", gqa_cases(), run);
 }
 
 #[test]

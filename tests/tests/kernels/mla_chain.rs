@@ -30,7 +30,7 @@ struct Case {
 
 fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
     let (h, latent, rope_dim) = (case.mla.heads, case.mla.latent, case.mla.rope);
-    let s = CacheShape { format: case.cache, latent, rope: rope_dim, context: 140 };
+    let s = CacheShape::mla(case.cache, latent, rope_dim, 140);
     let mut random = Random::new(latent as u64);
     let rope = Rope::new(rope_dim, 1.346_573_6);
     let scale = ((h.nope + rope_dim) as f32).powf(-0.5);

@@ -35,7 +35,7 @@ const TOLERANCE: f64 = 1e-5;
 
 fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
     let (h, latent) = (case.mla.heads, case.mla.latent);
-    let s = CacheShape { format: CacheFormat::F32, latent, rope: case.mla.rope, context: case.context };
+    let s = CacheShape::mla(CacheFormat::F32, latent, case.mla.rope, case.context);
     let mut random = Random::new((latent + 1000 * h.heads) as u64);
     let n = h.kv_heads * (h.nope + h.v);
     let kv_b = Weight::random(case.format, n, latent, &mut random);

@@ -123,13 +123,13 @@ fn mla_latent() {
     for format in FORMATS {
         for (i, (latent, rope)) in SHAPES.into_iter().enumerate() {
             let context = [300, 257, 40, 1030][i % 4];
-            let case = Case { shape: CacheShape { format, latent, rope, context }, outliers: false };
+            let case = Case { shape: CacheShape::mla(format, latent, rope, context), outliers: false };
             cases.push(case);
             cases.push(Case { outliers: true, ..case });
         }
     }
     // The end of the released models' longest context, where an angle in f32 is off by 0.004.
-    let shape = CacheShape { format: CacheFormat::F32, latent: 4, rope: 32, context: 131_072 };
+    let shape = CacheShape::mla(CacheFormat::F32, 4, 32, 131_072);
     cases.push(Case { shape, outliers: false });
     table("mla_latent", cases, run);
 }

@@ -40,7 +40,7 @@ const TOLERANCE: f64 = 2e-5;
 
 fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
     let (h, latent) = (case.mla.heads, case.mla.latent);
-    let s = CacheShape { format: case.cache, latent, rope: case.mla.rope, context: 300 };
+    let s = CacheShape::mla(case.cache, latent, case.mla.rope, 300);
     let mut random = Random::new((latent + 1000 * h.heads + case.q_rank) as u64);
     let rope = Rope::new(s.rope, 1.207_944_2);
     let scale = ((h.nope + s.rope) as f32).powf(-0.5);

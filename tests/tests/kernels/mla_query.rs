@@ -54,7 +54,7 @@ const TOLERANCE: f64 = 1e-5;
 
 fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
     let (h, latent) = (case.mla.heads, case.mla.latent);
-    let s = CacheShape { format: CacheFormat::F16, latent, rope: case.mla.rope, context: 70_000 };
+    let s = CacheShape::mla(CacheFormat::F16, latent, case.mla.rope, 70_000);
     let mut random = Random::new((latent + 1000 * h.heads) as u64);
     let rope = Rope::new(s.rope, 1.207_944_2);
     let scale = ((h.nope + s.rope) as f32).powf(-0.5);

@@ -170,27 +170,22 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) groups: 
         @builtin(subgroup_id) subgroup: u32, @builtin(subgroup_invocation_id) lane: u32) {
     let lid = subgroup * LANES + lane;
     let item = wid.y * groups.x + wid.x;
-    var number = item / params.blocks;
-    var block = Block(wid.z, 1u, item % params.blocks * ROW_HEADS, params.heads);
-    var kv_head = 0u;
-    if (KV_HEADS > 1u) {
-        let blocks = params.blocks / KV_HEADS;
-        kv_head = item % params.blocks / blocks;
-        block.head = kv_head * params.group + item % blocks * ROW_HEADS;
-        block.head_end = (kv_head + 1u) * params.group;
+    // All of this is `let` and `select`: naga takes what a variable holds, as `&&` makes one, for another value in each
+    // lane.
+    let blocks = params.blocks / KV_HEADS;
+    let kv_head = select(0u, item % params.blocks / blocks, KV_HEADS > 1u);
+    let head = select(item % params.blocks, item % blocks, KV_HEADS > 1u) * ROW_HEADS + kv_head * params.group;
+    let head_end = select(params.heads, (kv_head + 1u) * params.group, KV_HEADS > 1u);
+    // Where a workgroup has several rows, they are what a segment has of ROWS rows of the step.
+    let segments = select(1u, max(step[0].y, 1u), ROWS > 1u);
+    let number = item / params.blocks / segments;
+    let segment = step[1u + MAX_ROWS + item / params.blocks % segments];
+    let row_0 = select(wid.z, max(wid.z * ROWS, segment.x), ROWS > 1u);
+    let row_end = select(wid.z + 1u, min((wid.z + 1u) * ROWS, segment.x + segment.y), ROWS > 1u);
+    if (row_0 >= row_end) {
+        return; // the whole workgroup: the segment has none of these rows
     }
-    if (ROWS > 1u) {
-        // What a segment has of ROWS rows of the step.
-        let segments = max(step[0].y, 1u);
-        let segment = step[1u + MAX_ROWS + number % segments];
-        number /= segments;
-        block.row = max(wid.z * ROWS, segment.x);
-        let row_end = min((wid.z + 1u) * ROWS, segment.x + segment.y);
-        if (block.row >= row_end) {
-            return; // the whole workgroup
-        }
-        block.rows = row_end - block.row;
-    }
+    let block = Block(row_0, row_end - row_0, head, head_end);
     // Queries first: their loads wait for nothing.
     let line = lid / LINE_LANES;
     let part = lid % LINE_LANES;
@@ -211,13 +206,12 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) groups: 
     let spans = spans_of_step();
     let span = (length + spans * SPAN_UNIT - 1u) / (spans * SPAN_UNIT) * SPAN_UNIT;
     let first = number * span;
-    var end = min(first + span, length);
+    // A longer row's span begins no earlier and ends no earlier.
+    let longest = min(row.z + block.rows, params.context);
+    let longest_span = (longest + spans * SPAN_UNIT - 1u) / (spans * SPAN_UNIT) * SPAN_UNIT;
+    let end = select(min(first + span, length), min((number + 1u) * longest_span, longest), ROWS > 1u);
     var mask = vec2<u32>(first, end);
     if (ROWS > 1u) {
-        // A longer row's span begins no earlier and ends no earlier.
-        let longest = min(row.z + block.rows, params.context);
-        let longest_span = (longest + spans * SPAN_UNIT - 1u) / (spans * SPAN_UNIT) * SPAN_UNIT;
-        end = min((number + 1u) * longest_span, longest);
         mask = span_of_line(here_line, number, spans);
     }
     if (first >= end) {

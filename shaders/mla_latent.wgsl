@@ -32,8 +32,8 @@ fn roped(start: u32, i: u32, position: u32) -> f32 {
     if (i >= params.rope) {
         return 0.0;
     }
-    let even = start + (i & ~1u);
-    return turned(vec2<f32>(k_pe[even], k_pe[even + 1u]), i, position);
+    let pair = pair_of(i);
+    return turned(vec2<f32>(k_pe[start + first_of(pair)], k_pe[start + second_of(pair)]), i, position);
 }
 
 @compute @workgroup_size(WG)

@@ -31,8 +31,8 @@ fn roped(start: u32, i: u32, position: u32) -> f32 {
     if (i >= params.rope) {
         return 0.0;
     }
-    let even = start + (i & ~1u);
-    return turned(vec2<f32>(q[even], q[even + 1u]), i, position);
+    let pair = pair_of(i);
+    return turned(vec2<f32>(q[start + first_of(pair)], q[start + second_of(pair)]), i, position);
 }
 
 @compute @workgroup_size(WG)

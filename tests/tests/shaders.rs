@@ -16,6 +16,8 @@ use zebra_runtime::config::{
 use zebra_runtime::engine::CacheFormat;
 use zebra_runtime::gpu::{Access, Buffer, Cooperative, Dispatch, Limits, Purpose};
 use zebra_runtime::kernels::add_parts::AddParts;
+use zebra_runtime::kernels::gqa_append::GqaAppend;
+use zebra_runtime::kernels::gqa_combine::GqaCombine;
 use zebra_runtime::kernels::half_rows::{HalfRows, bytes as half_rows_bytes};
 use zebra_runtime::kernels::matmul_coop::{MatMulCoop, parts_bytes};
 use zebra_runtime::kernels::mla_attend::{MlaAttend, Spans};
@@ -231,6 +233,63 @@ fn around_cooperative() -> Vec<Shader> {
     all.into_iter().collect()
 }
 
+/// Attention of grouped queries: the tiny one, SmolLM2's and Llama 8B's heads, ones of no whole group, values of another
+/// width; every cache format, o coded and not.
+fn grouped() -> Vec<Shader> {
+    let mut all = BTreeSet::new();
+    let (step, other) = (control(4 * (1 + 3 * 512)), control(512 * 96));
+    for (kv_heads, group, head_dim, v) in
+        [(2, 2, 16, 16), (3, 3, 64, 64), (8, 4, 128, 128), (4, 8, 80, 80), (1, 1, 10, 7), (2, 2, 96, 32)]
+    {
+        for (format, spans) in [CacheFormat::F32, CacheFormat::F16, CacheFormat::Q8]
+            .into_iter()
+            .flat_map(|f| [(f, Spans::narrow(16)), (f, Spans::wide(16))])
+        {
+            let (shape, heads) = (CacheShape::gqa(format, kv_heads, head_dim, v, 16), kv_heads * group);
+            let append = GqaAppend {
+                step: &step,
+                shape,
+                heads,
+                rope: head_dim,
+                q: Columns::rows(&other, (heads + kv_heads) * head_dim + kv_heads * v),
+                k_offset: heads * head_dim,
+                v_offset: (heads + kv_heads) * head_dim,
+                turns: &other,
+                scale: 1.0,
+                query: &other,
+                latents: &other,
+            };
+            all.insert(Shader::of(&append.dispatch("test", TARGET)));
+            let attend = MlaAttend {
+                step: &step,
+                shape,
+                heads,
+                spans,
+                query: &other,
+                latents: &other,
+                sums: &other,
+                weights: &other,
+            };
+            all.insert(Shader::of(&attend.dispatch("test", TARGET)));
+            for codes in [None, GqaCombine::can_code(shape).then_some(&other)] {
+                let combine = GqaCombine {
+                    step: &step,
+                    shape,
+                    heads,
+                    spans,
+                    sums: &other,
+                    weights: &other,
+                    o: &other,
+                    o_stride: heads * v,
+                    codes,
+                };
+                all.insert(Shader::of(&combine.dispatch("test", TARGET)));
+            }
+        }
+    }
+    all.into_iter().collect()
+}
+
 /// Products and attention on cooperative matrices, which naga alone knows: both sizes of matrices and of tiles, every
 /// format and epilogue, whole and cut.
 fn cooperative() -> Vec<Shader> {
@@ -285,6 +344,23 @@ fn attention() -> Vec<Shader> {
                 let target = Target { limits, ..TARGET };
                 all.insert(Shader::of(&mla_attend_coop::dispatch(&attend, "test", StepRows::Apart, matrices, target)));
             }
+            for (kv_heads, group, head_dim) in [(8, 4, 128), (3, 3, 64), (2, 8, 80)] {
+                let attend = MlaAttend {
+                    step: &step,
+                    shape: CacheShape::gqa(format, kv_heads, head_dim, head_dim, 16),
+                    heads: kv_heads * group,
+                    spans: Spans::narrow(16),
+                    query: &other,
+                    latents: &other,
+                    sums: &other,
+                    weights: &other,
+                };
+                let limits = Limits { workgroup_memory: 48 << 10, ..Limits::LEAST };
+                let target = Target { limits, ..TARGET };
+                for rows in [StepRows::Apart, StepRows::Runs] {
+                    all.insert(Shader::of(&mla_attend_coop::dispatch(&attend, "test", rows, matrices, target)));
+                }
+            }
         }
     }
     all.into_iter().collect()
@@ -318,6 +394,7 @@ fn refused_by_naga(source: &str, constants: impl Iterator<Item = (String, f64)>)
 fn naga_accepts_every_shader() {
     let mut shaders = all_shaders();
     shaders.extend(around_cooperative());
+    shaders.extend(grouped());
     shaders.extend(cooperative());
     let mut refused = Vec::new();
     for shader in &shaders {
@@ -333,7 +410,8 @@ fn naga_accepts_every_shader() {
 
 #[test]
 fn tint_accepts_every_shader() {
-    let shaders: Vec<Value> = all_shaders().iter().chain(&around_cooperative()).map(Shader::for_tint).collect();
+    let shaders: Vec<Value> =
+        all_shaders().iter().chain(&around_cooperative()).chain(&grouped()).map(Shader::for_tint).collect();
     let folder = tempfile::tempdir().expect("a temporary folder");
     let list = folder.path().join("shaders.json");
     std::fs::write(&list, serde_json::to_vec(&shaders).expect("JSON")).expect("the list is written");
@@ -349,6 +427,7 @@ fn tint_accepts_every_shader() {
 fn every_shader_file_is_part_of_a_plan() {
     let mut shaders = all_shaders();
     shaders.extend(around_cooperative());
+    shaders.extend(grouped());
     shaders.extend(cooperative());
     let mut files = 0;
     for folder in ["shaders", "shaders/parts"] {

@@ -77,7 +77,7 @@ impl MlaCombine<'_> {
         ];
         let mut constants = target.constants(vec![
             ("WG", lanes as f64),
-            ("LATENT_QUADS", s.latent_quads() as f64),
+            ("QUADS", s.latent_quads() as f64),
             ("LATENT_QUADS_PADDED", (self.kv_b.k_padded() / 4) as f64),
             ("SHARES", (lanes / s.latent_quads()) as f64),
             ("LANES_A_ROW", lanes_a_row as f64),
@@ -87,7 +87,8 @@ impl MlaCombine<'_> {
         ]);
         constants.extend(part.constants());
         constants.extend(coding.constants);
-        let mut sources = vec![shader!("mla_combine.wgsl"), shader!("parts/spans.wgsl"), STEP];
+        let mut sources =
+            vec![shader!("mla_combine.wgsl"), shader!("parts/spans_sum.wgsl"), shader!("parts/spans.wgsl"), STEP];
         sources.extend(part.sources());
         sources.extend(coding.sources);
         let mut all = bindings(self.step, &[self.sums, self.weights], &[self.o]);

@@ -6,6 +6,8 @@ pub mod add_parts;
 pub mod coded;
 pub mod embed;
 pub mod gated_norm;
+pub mod gqa_append;
+pub mod gqa_combine;
 pub mod half_rows;
 pub mod matmul;
 pub mod matmul_coop;

@@ -5,6 +5,8 @@
 pub mod add_parts;
 pub mod cache;
 pub mod embed;
+pub mod gqa_append;
+pub mod gqa_combine;
 pub mod half_rows;
 pub mod matmul_i8;
 pub mod mla_attend;

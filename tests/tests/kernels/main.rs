@@ -2,6 +2,9 @@
 
 mod add_parts;
 mod embed;
+mod gqa_append;
+mod gqa_chain;
+mod gqa_combine;
 mod half_rows;
 mod matmul_coop;
 mod matmul_i8;

@@ -121,7 +121,7 @@ fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
 
 /// Coded rows against what they were rounded from: values within half a step, and of each group its step and its sum of
 /// squares.
-fn compare_codes(codes: &[u32], expected: &[f64], width: usize) -> Result<Worst, String> {
+pub fn compare_codes(codes: &[u32], expected: &[f64], width: usize) -> Result<Worst, String> {
     let groups = coded_groups(codes, width / 32);
     let values: Vec<f32> = groups.iter().flat_map(|g| g.codes.iter().map(|c| f32::from(*c) * g.scale)).collect();
     let (mut units, mut units_twin, mut steps) = (Vec::new(), Vec::new(), Vec::new());

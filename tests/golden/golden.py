@@ -1,8 +1,9 @@
 """What the scripts of this folder share: random weights, the run that a golden records, and its file.
 
-A golden is 12 prompt tokens, then 8 greedy tokens fed one by one (an end token does not stop it). The names are the same for
-every family: input_ids, prefill.logits, layerN.mixer (before the residual is added), layerN.out, greedy_ids, decodeK.logits
-(the row after feeding greedy_ids[K]) and cache.N.* after all 20 tokens. All f32, with a batch axis of 1.
+A golden is 12 prompt tokens, then 8 greedy tokens fed one by one (an end token does not stop it). The names are
+the same for every family: input_ids, prefill.logits, layerN.mixer (before the residual is added), layerN.out,
+greedy_ids, decodeK.logits (the row after feeding greedy_ids[K]) and cache.N.* after all 20 tokens. All f32, with a
+batch axis of 1.
 """
 import json, os
 import torch
@@ -34,7 +35,7 @@ def rope_llama3(dim, theta, scaling):
     if scaling is None:
         return inv
     factor, low, high = scaling["factor"], scaling["low_freq_factor"], scaling["high_freq_factor"]
-    turns = scaling["original_max_position_embeddings"] * inv / (2 * torch.pi)     # rotations within the original context
+    turns = scaling["original_max_position_embeddings"] * inv / (2 * torch.pi)   # in the original context
     keep = ((turns - low) / (high - low)).clamp(0, 1)                             # 1 = keep, 0 = divide by the factor
     return inv * (keep + (1 - keep) / factor)
 
@@ -77,7 +78,7 @@ def record(step, names):
 
 
 def check(step, golden):
-    """Prefill equals token by token, and greedy choices have room: a golden that does not hold itself is not written."""
+    """Prefill equals token by token, and greedy choices have room: no golden is written that does not hold itself."""
     ids = torch.cat((golden["input_ids"][0], golden["greedy_ids"]))[None]
     whole, _ = step(ids, None, None)
     steps = torch.cat([golden["prefill.logits"]] + [golden[f"decode{k}.logits"] for k in range(DECODE)], 1)

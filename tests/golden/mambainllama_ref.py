@@ -4,10 +4,10 @@
   python tests/golden/mambainllama_ref.py mamba2 tests/fixtures/tiny-mambainllama
   python tests/golden/mambainllama_ref.py mamba1 tests/fixtures/tiny-mambainllama-mamba1
 
-Follows jxiw/MambaInLlama, mamba/ and mamba2/ (paper: arXiv 2408.15237). The Mamba2 layer is zebra_ref.py's. attn_layers of
-mamba_config.json says which layers attend. Caches: cache.N.k, cache.N.v [kv_heads, T, head_dim] (k roped); Mamba2 conv
-[d_inner + 2 d_xb, 4] and ssm [heads, P, N]; Mamba1 conv [d_inner, 4] (the repeated x before the conv, oldest first, the
-current one included) and ssm [d_inner, 16]. Checked against the authors' own modules: docs/families.md.
+Follows jxiw/MambaInLlama, mamba/ and mamba2/ (paper: arXiv 2408.15237). The Mamba2 layer is zebra_ref.py's. attn_layers
+of mamba_config.json says which layers attend. Caches: cache.N.k, cache.N.v [kv_heads, T, head_dim] (k roped); Mamba2
+conv [d_inner + 2 d_xb, 4] and ssm [heads, P, N]; Mamba1 conv [d_inner, 4] (the repeated x before the conv, oldest
+first, the current one included) and ssm [d_inner, 16]. Checked against the authors' own modules: docs/families.md.
 """
 import math, os, sys
 import torch, torch.nn.functional as F
@@ -25,7 +25,7 @@ def mamba1(w, p, c, x, state):
     groups = lambda t: t.reshape(B, T, dx // N, N).repeat_interleave(rep, 2)       # (B, T, d_inner / N, N)
     u = F.linear(x, w[p + "in_proj_x.weight"])
     z = F.linear(x, w[p + "in_proj_z.weight"])
-    Bs = groups(F.linear(x, w[p + "B_proj.weight"]))                               # neither conv nor activation on B and C
+    Bs = groups(F.linear(x, w[p + "B_proj.weight"]))           # neither conv nor activation on B and C
     Cs = F.linear(x, w[p + "C_proj.weight"]).reshape(B, T, di // N, N)
     # dt_proj.bias counts twice: once in the linear layer, once as the scan's delta_bias.
     dt = F.linear(F.linear(x, w[p + "dt_proj_down.weight"]), w[p + "dt_proj.weight"], w[p + "dt_proj.bias"])
@@ -47,14 +47,14 @@ def mamba1(w, p, c, x, state):
     return F.linear(y, w[p + "out_proj.weight"]), (full[..., -K:], S)
 
 
-SEEDS = {"mamba2": 3, "mamba1": 4}                  # chosen so that the greedy tokens vary with clear margins
+SEEDS = {"mamba2": 3, "mamba1": 1}                  # chosen so that the greedy tokens vary with clear margins
 
 
 def configs(kind):
     head_dim = 16 if kind == "mamba2" else 32       # Mamba1: two groups of 16 in a head, so that mixing them up shows
     layers, attn = (4, [1, 3]) if kind == "mamba2" else (3, [1])
-    llama = {"architectures": ["LlamaForCausalLM"], "attention_bias": False, "attention_dropout": 0.0, "bos_token_id": 1,
-             "eos_token_id": 2, "head_dim": head_dim, "hidden_act": "silu", "hidden_size": 64,
+    llama = {"architectures": ["LlamaForCausalLM"], "attention_bias": False, "attention_dropout": 0.0,
+             "bos_token_id": 1, "eos_token_id": 2, "head_dim": head_dim, "hidden_act": "silu", "hidden_size": 64,
              "intermediate_size": 96 if kind == "mamba2" else 64, "max_position_embeddings": 131072, "mlp_bias": False,
              "model_type": "llama", "num_attention_heads": 4, "num_hidden_layers": layers, "num_key_value_heads": 2,
              "rms_norm_eps": 1e-5, "rope_theta": 500000.0, "tie_word_embeddings": False,
@@ -128,6 +128,9 @@ def main(kind, d):
     golden.write_json(d, "config.json", llama)
     golden.write_json(d, "mamba_config.json", c)
     w = golden.random_weights(shapes(llama, c, kind), SEEDS[kind])
+    for name in w:
+        if kind == "mamba1" and name.endswith("mamba.out_proj.weight"):
+            w[name] /= 16                            # no norm before it: keeps the layer from drowning the attention
     golden.save(os.path.join(d, "model.safetensors"), {k: v.to(torch.bfloat16) for k, v in w.items()})
     step = run(d)
     names = {i: ("k", "v") if i in c["attn_layers"] else ("conv", "ssm") for i in range(c["n_layer"])}

@@ -66,6 +66,10 @@ fn layer(index: usize, layer: &Layer) -> Value {
             "kv_lora_rank": m.kv_lora_rank, "qk_nope_head_dim": m.qk_nope_head_dim,
             "qk_rope_head_dim": m.qk_rope_head_dim, "v_head_dim": m.v_head_dim, "lora_layer_norm": m.lora_layer_norm,
         }),
+        MixerKind::Attention(a) => json!({
+            "layer": index, "mixer": mixer, "heads": a.heads, "kv_heads": a.kv_heads, "head_dim": a.head_dim,
+            "rotary": a.rotary,
+        }),
         MixerKind::Mamba2(m) => json!({
             "layer": index, "mixer": mixer, "heads": m.heads, "head_dim": m.head_dim, "d_state": m.head_dim,
             "d_inner": m.d_inner, "d_xb": m.d_xb, "d_conv": m.d_conv,
@@ -136,6 +140,9 @@ fn readable(r: &Value, config: &ModelConfig) -> String {
                 m.kv_lora_rank,
                 m.qk_rope_head_dim,
             )),
+            MixerKind::Attention(a) => {
+                line(format_args!("  {i:>2} attention {} heads of {} ({} kv)", a.heads, a.head_dim, a.kv_heads,))
+            }
             MixerKind::Mamba2(m) => {
                 line(format_args!("  {i:>2} mamba2  {} heads of {}×{}", m.heads, m.head_dim, m.head_dim))
             }

@@ -26,9 +26,24 @@ fn f32_probe(files: &TestFolder, prompt: &[u32], decode: usize, chunk: usize, pl
     block_on(probe(&**files, gpu, prompt, &options)).expect("the checkpoint runs")
 }
 
+/// One or more of each family, see tests/golden/README.md.
+const TINY: [&str; 11] = [
+    "tiny-gqa",
+    "tiny-mha",
+    "tiny-lnorm",
+    "tiny-rkbc",
+    "tiny-dynrank",
+    "tiny-xecomla-fixed",
+    "tiny-xecomla-dynamic",
+    "tiny-xecomla-smollm",
+    "tiny-mambainllama",
+    "tiny-llama",
+    "tiny-llama-untied",
+];
+
 #[test]
 fn tiny_checkpoints_equal_pytorch_however_the_prompt_is_cut() {
-    for name in ["tiny-gqa", "tiny-mha", "tiny-lnorm", "tiny-rkbc", "tiny-dynrank"] {
+    for name in TINY {
         let folder = root().join("fixtures").join(name);
         let expected = fixture(&folder.join("expected.safetensors"));
         let files = TestFolder::open(&folder);

@@ -35,8 +35,7 @@ impl Attention {
     /// `prefix` is `"model.layers.N.self_attn."`.
     pub fn new(config: &AttentionConfig, prefix: &str, layer: usize, maker: &mut Maker<'_>) -> Result<Self> {
         let &AttentionConfig { heads, kv_heads, head_dim, rotary, .. } = config;
-        let cache =
-            CacheShape::gqa(maker.options.cache, kv_heads, head_dim, head_dim, maker.options.context as usize);
+        let cache = CacheShape::gqa(maker.options.cache, kv_heads, head_dim, head_dim, maker.options.context as usize);
         maker.check_rows(layer, 4 * cache.position_words() as u64)?;
         let turns = maker.turns(&config.rope);
         let (hidden, tensors) = (maker.hidden, &mut *maker.tensors);
@@ -93,20 +92,21 @@ impl Mixer for Attention {
                 step,
                 shape,
                 heads,
-                head_dim: self.head_dim,
-                rotary: self.rotary,
-                scale: self.scale,
-                qkv,
+                rope: self.rotary,
+                q: qkv,
+                k_offset: heads * self.head_dim,
+                v_offset: (heads + shape.kv_heads) * self.head_dim,
                 turns: &self.turns,
+                scale: self.scale,
                 query,
-                cached,
+                latents: cached,
             }
             .dispatch(label, target),
         );
         let spans = options.spans(pass.is_wide());
         let (sums, weights) = (&work.sums, &work.weights);
         let attend = MlaAttend { step, shape, heads, spans, query, latents: cached, sums, weights };
-        let rows = if pass.is_chunked() { StepRows::Together } else { StepRows::Apart };
+        let rows = if pass.is_chunked() { StepRows::Runs } else { StepRows::Apart };
         all.push(mla_attend_coop::attend(&attend, label, rows, target));
         let o = work.heads.strided(heads * self.head_dim);
         let codes = pass.codes(work, GqaCombine::can_code(shape)).map(|c| c.codes);

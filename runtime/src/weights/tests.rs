@@ -174,6 +174,7 @@ fn fixtures_open() {
                     assert_eq!(c.rope.softmax_scale, 0.25);
                     assert_eq!(c.rope.attention_scale, 1.346_573_6);
                 }
+                MixerKind::Attention(_) => panic!("no Zebra-Llama has it"),
                 MixerKind::Mamba2(c) => {
                     assert_eq!((c.heads, c.head_dim, c.d_inner, c.d_xb, c.d_conv), (4, 16, 64, 32, 4));
                     assert!(!c.repeat_kv_before_conv);
@@ -449,7 +450,7 @@ fn one_matrix_for_q_and_repeat_before_conv_and_an_absent_head() {
         .iter()
         .filter_map(|layer| match &layer.mixer.kind {
             MixerKind::Mamba2(c) => Some(c.repeat_kv_before_conv),
-            MixerKind::Mla(_) => None,
+            _ => None,
         })
         .collect();
     assert_eq!(forms, [true, false, false]);

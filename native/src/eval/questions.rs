@@ -19,7 +19,7 @@ pub fn run(args: &QuestionsArgs, adapter: Option<&str>) -> Result<()> {
     }
     questions.truncate(args.limit.unwrap_or(usize::MAX));
     // Questions share no more than a few tokens: snapshots would only cost.
-    let options = LoadOptions { snapshot_budget: 0, ..load::options(&args.model, 1) };
+    let options = LoadOptions { snapshot_budget: 0, clock: None, ..load::options(&args.model, 1) };
     let Loaded { mut engine, .. } = load::model(args.model.model.as_deref(), adapter, &options, &terminal)?;
     let options = GenerateOptions { sampling: SamplingOptions::greedy(), ..GenerateOptions::default() };
     let bar = terminal.count("Answering", questions.len());

@@ -13,7 +13,7 @@ mod tensors;
 mod work;
 
 pub use plan::{DispatchCount, Mark, Plan, PlanOptions};
-pub use runner::{Model, Row, Step, Taps, Ticket, Token};
+pub use runner::{MOST_STEPS, Model, Row, Step, Taps, Ticket, Token};
 pub use speed::AdapterSpeed;
 pub use state::{Carried, State};
 pub use tensors::{Load, Tensors};

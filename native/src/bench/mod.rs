@@ -75,8 +75,9 @@ pub fn run(args: &BenchArgs, adapter: Option<&str>) -> Result<()> {
             let count = args.generate.min(WARM_UP);
             bench.decode(depth, batch, count, 1)?; // warms up
             let steps = steps_in_submit(1e3 * bench.decode(depth, batch, count, 1)? / count as f64);
-            let seconds =
-                (0..args.repetitions).map(|_| bench.decode(depth, batch, args.generate, steps)).collect::<Result<_>>()?;
+            let seconds = (0..args.repetitions)
+                .map(|_| bench.decode(depth, batch, args.generate, steps))
+                .collect::<Result<_>>()?;
             let mut result = Speed::new(label, args.generate * batch, seconds);
             let step = bench.decode_step(depth, batch, true);
             if let Some(nanoseconds) = bench.gpu_time(&step)? {

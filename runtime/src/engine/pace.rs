@@ -151,6 +151,53 @@ mod tests {
     fn without_a_clock_all_are_the_most() {
         let mut pace = Pace::new(None, 64);
         pace.finished(64, pace.now());
-        assert_eq!(pace.rows(), 64);
+        pace.stepped(1, pace.now());
+        assert_eq!((pace.rows(), pace.steps()), (64, 1));
+    }
+
+    /// Steps of each submit of an answer whose steps take `step` ms on the GPU, behind a first one of 500 ms; before it
+    /// waits for submit k, who asks sleeps so many ms.
+    fn answer(step: f64, sleeps: impl Fn(usize) -> f64) -> Vec<usize> {
+        let time = Rc::new(Cell::new(1000.0));
+        let clock = time.clone();
+        let mut pace = Pace::new(Some(Rc::new(move || clock.get())), 64);
+        let (mut free, mut submits) = (1500.0, vec![1]);
+        let mut under_way = std::collections::VecDeque::from([(1, 1000.0, free)]);
+        for k in 0..60 {
+            while under_way.len() < SUBMITS_AHEAD {
+                let (steps, submitted) = (pace.steps(), pace.now());
+                free = f64::max(free, submitted) + step * steps as f64;
+                under_way.push_back((steps, submitted, free));
+                submits.push(steps);
+            }
+            time.set(time.get() + sleeps(k));
+            let (steps, submitted, done) = under_way.pop_front().expect("one that was submitted");
+            time.set(f64::max(time.get(), done));
+            pace.stepped(steps, submitted);
+        }
+        submits
+    }
+
+    #[test]
+    fn fast_steps_share_a_submit_and_slow_ones_come_alone() {
+        for (step, steps) in [(0.05, 4), (0.7, 4), (1.9, 4), (2.5, 3), (3.5, 2), (4.5, 1), (20.0, 1), (100.0, 1)] {
+            let submits = answer(step, |_| 0.0);
+            // Three are under way when the first is done, which measures nothing; the next one does.
+            assert_eq!(submits[..4], [1; 4], "at {step} ms a step");
+            assert!(submits[4..].iter().all(|&s| s == steps), "at {step} ms a step: {submits:?}");
+        }
+    }
+
+    #[test]
+    fn a_reader_that_pauses_does_not_make_slow_steps_look_fast() {
+        for pause in [5.0, 50.0, 400.0, 5000.0] {
+            for every in 2..12 {
+                let submits = answer(20.0, |k| if k % every == every - 1 { pause } else { 0.0 });
+                assert!(submits.iter().all(|&s| s == 1), "{pause} ms every {every}: {submits:?}");
+            }
+        }
+        // One long pause costs a few submits of one step.
+        let submits = answer(0.7, |k| if k == 20 { 100.0 } else { 0.0 });
+        assert!(submits[40..].iter().all(|&s| s == 4), "{submits:?}");
     }
 }

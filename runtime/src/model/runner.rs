@@ -171,8 +171,7 @@ impl Model {
         let follows = |row: &Row| row.token == Token::FromSlot && row.position + further < self.plan.options.context;
         assert!(steps == 1 || step.rows.iter().all(follows), "rows that {further} more steps cannot follow");
         let first = self.request(step);
-        let shapes: Vec<StepShape> =
-            (0..=further).map(|i| StepShape { longest: first.longest + i, ..first }).collect();
+        let shapes: Vec<StepShape> = (0..=further).map(|i| StepShape { longest: first.longest + i, ..first }).collect();
         // Of fields, not of self: the ring is borrowed beside them.
         let runs = runs(step, first, &self.plan.options, &self.programs, &self.sampling);
         let bytes = u64::from(first.logit_rows) * size_of::<Sampled>() as u64;

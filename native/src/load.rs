@@ -1,10 +1,11 @@
 //! From the command line's options to files, a GPU and a loaded model, with what the person sees on the way.
 
+use std::rc::Rc;
 use std::time::Instant;
 
 use anyhow::Result;
 use pollster::block_on;
-use zebra_runtime::engine::{Engine, KernelChoice, LoadOptions, Progress};
+use zebra_runtime::engine::{Clock, Engine, KernelChoice, LoadOptions, Progress};
 use zebra_runtime::files::Files;
 use zebra_runtime::gpu::Gpu;
 use zebra_runtime::kernels::mla_latent::CacheFormat;
@@ -58,8 +59,15 @@ pub fn options(args: &ModelArgs, slots: usize) -> LoadOptions {
             Kernels::Auto => KernelChoice::Auto,
             Kernels::Plain => KernelChoice::Plain,
         },
+        clock: Some(clock()),
         ..defaults
     }
+}
+
+/// Milliseconds from now on.
+fn clock() -> Clock {
+    let start = Instant::now();
+    Rc::new(move || 1e3 * start.elapsed().as_secs_f64())
 }
 
 /// Loads `--model` as the model options ask.

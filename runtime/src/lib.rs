@@ -14,8 +14,8 @@
 //! | [`files`] | where the files come from: a folder, memory, a browser's storage |
 //!
 //! A step is rows, not a token: a prompt's chunk, single rows of many slots, or both at once. Everything is planned when a
-//! model is loaded; a token allocates nothing, and the next one does not wait for the CPU to know the last. There are no
-//! threads, clocks, files or network here, and one async body serves every target.
+//! model is loaded; a token allocates nothing, and the next one does not wait for the CPU to know the last; on a fast GPU a
+//! submit holds several. There are no threads, clocks, files or network here, and one async body serves every target.
 //!
 //! Without the default feature `engine` only [`config`], [`files`] and [`weights`] are built: enough to read and quantize
 //! checkpoints, with no GPU and no tokenizer.

@@ -9,10 +9,10 @@ use pollster::block_on;
 use zebra_runtime::Error;
 use zebra_runtime::engine::probe::{NamedTensor, ProbeOptions, Values, probe};
 use zebra_runtime::engine::{
-    CacheFormat, Engine, FinishReason, Finished, GenerateOptions, KernelChoice, LoadOptions, SamplingOptions,
+    CacheFormat, Engine, FinishReason, Finished, GenerateOptions, KernelChoice, LoadOptions, Piece, SamplingOptions,
 };
 use zebra_runtime::gpu::Gpu;
-use zebra_runtime::model::{Row, Step, Token};
+use zebra_runtime::model::{MOST_STEPS, Row, Sampled, Step, Token};
 use zebra_runtime::weights::Preset;
 use zebra_tests::files::TestFolder;
 
@@ -330,6 +330,193 @@ fn an_answer_left_in_the_middle_leaves_no_trace() {
     });
     assert_eq!((stopped.ids.len(), stopped.finish_reason), (1, FinishReason::Aborted));
     assert_eq!(answer(&mut engine, 0, Some(&prompt), &drawn(16)).ids, whole.ids);
+}
+
+/// An engine whose clock moves on by so much each time that it is asked, which is twice a submit: so the test says how
+/// long a step takes.
+struct Timed {
+    engine: Engine,
+    asked: Rc<Cell<usize>>,
+}
+
+const SHORT: usize = 72;
+
+impl Timed {
+    /// With a context of [`SHORT`] and some end tokens.
+    fn new(kernels: KernelChoice, milliseconds: f64) -> Self {
+        let asked = Rc::new(Cell::new(0));
+        let count = asked.clone();
+        let clock = move || {
+            count.set(count.get() + 1);
+            milliseconds * count.get() as f64
+        };
+        let load = LoadOptions { context: Some(SHORT), clock: Some(Rc::new(clock)), ..options(kernels) };
+        let ends = serde_json::json!({ "eos_token_id": [3, 14, 15, 26, 53, 58, 79, 93] });
+        let files = (*tiny("tiny-gqa")).clone().with("generation_config.json", ends.to_string().into_bytes().into());
+        let engine = block_on(Engine::load(&files, gpu(), &load, &mut |_| {})).expect("the checkpoint loads");
+        Self { engine, asked }
+    }
+
+    /// The pieces of an answer that is stopped after `most`, how it ended, and what the slot has read then.
+    fn ask(
+        &mut self,
+        prompt: Option<&[u32]>,
+        options: &GenerateOptions,
+        most: usize,
+    ) -> (Vec<Piece>, Finished, Vec<u32>) {
+        let engine = &mut self.engine;
+        let (pieces, done) = block_on(async {
+            let mut generation = match prompt {
+                Some(prompt) => engine.generate(0, prompt, options).await?,
+                None => engine.resume(0, options).await?,
+            };
+            let mut pieces = Vec::new();
+            while let Some(piece) = generation.next().await? {
+                pieces.push(piece);
+                if pieces.len() == most {
+                    generation.stop();
+                }
+            }
+            Ok::<_, Error>((pieces, generation.finish().await?))
+        })
+        .expect("an answer");
+        (pieces, done, self.engine.tokens(0).to_vec())
+    }
+
+    /// The id after `read`, a slot's tokens that end somewhere in an answer that was left with steps under way: it goes on
+    /// there. `path` is the prompt with the whole answer.
+    fn goes_on(&mut self, read: &[u32], path: &[u32], options: &GenerateOptions) {
+        assert!(path.starts_with(read), "{read:?} is no beginning of {path:?}");
+        let options = GenerateOptions { max_tokens: Some(6), stop: Vec::new(), ..options.clone() };
+        let (_, rest, _) = self.ask(None, &options, usize::MAX);
+        assert_eq!(rest.ids, path[read.len() + 1..][..6]);
+    }
+}
+
+#[test]
+fn an_answer_is_the_same_however_many_steps_a_submit_holds() {
+    for kernels in [KernelChoice::Plain, KernelChoice::Auto] {
+        let (mut one, mut four) = (Timed::new(kernels, 50.0), Timed::new(kernels, 0.05));
+        let prompt = ids(14, 3);
+        let all = usize::MAX;
+        let mut both = |prompt: Option<&[u32]>, options: &GenerateOptions| {
+            let (a, b) = (one.ask(prompt, options, all), four.ask(prompt, options, all));
+            assert_eq!(a, b, "{kernels:?}: {prompt:?}, {:?}", options.sampling);
+            b
+        };
+
+        // Up to the end of the context; the first answer measures the time of a step.
+        let drawn = |most| {
+            let mut options = drawn(most);
+            options.sampling.logprobs = Some(3);
+            options
+        };
+        let endless = GenerateOptions { max_tokens: None, ..drawn(0) };
+        let (_, whole, read) = both(Some(&prompt), &endless);
+        assert_eq!((whole.ids.len(), read.len()), (SHORT - 14 + 1, SHORT));
+        assert_eq!(whole.finish_reason, FinishReason::Length);
+        let path = [&prompt[..], &whole.ids].concat();
+
+        // Every number of tokens, and on from there.
+        for most in 1..=13 {
+            let (_, done, read) = both(Some(&prompt), &drawn(most));
+            assert_eq!(done.ids, whole.ids[..most]);
+            assert_eq!(read, path[..14 + most - 1]);
+            let (_, done, _) = both(None, &drawn(7));
+            assert_eq!(done.ids, whole.ids[most..][..7]);
+        }
+
+        // End tokens, wherever they come in a submit.
+        let mut places = [0; MOST_STEPS];
+        for seed in 0..24 {
+            let mut options = GenerateOptions { ignore_eos: false, ..endless.clone() };
+            options.sampling.seed = seed;
+            let (_, done, read) = both(Some(&prompt), &options);
+            assert_eq!(read, [&prompt[..], &done.ids[..done.ids.len() - 1]].concat());
+            if done.finish_reason == FinishReason::Stop && done.ids.len() > 1 {
+                places[(done.ids.len() - 2) % MOST_STEPS] += 1;
+            }
+            if read.len() + 7 < SHORT {
+                both(None, &GenerateOptions { ignore_eos: true, max_tokens: Some(5), ..options });
+            }
+        }
+        assert!(places.iter().all(|&count| count > 0), "end tokens at {places:?}");
+
+        // A stop text and a stop leave what runs ahead, and more of it: the slot is further then, on the same way.
+        for index in 8..=12 {
+            let stop = vec![one.engine.tokenizer().decode(&whole.ids[index..=index]).expect("text")];
+            let options = GenerateOptions { stop, ..drawn(40) };
+            let (pieces, done, read) = one.ask(Some(&prompt), &options, all);
+            one.goes_on(&read, &path, &options);
+            let (other_pieces, other, read) = four.ask(Some(&prompt), &options, all);
+            four.goes_on(&read, &path, &options);
+            assert_eq!((other_pieces, &other), (pieces, &done));
+            assert_eq!(done.finish_reason, FinishReason::Stop);
+
+            let (pieces, done, read) = one.ask(Some(&prompt), &drawn(40), index);
+            one.goes_on(&read, &path, &options);
+            let (other_pieces, other, read) = four.ask(Some(&prompt), &drawn(40), index);
+            assert!(read.len() >= 14 + index + MOST_STEPS, "{} tokens, more than one submit ahead", read.len());
+            four.goes_on(&read, &path, &options);
+            assert_eq!((other_pieces, &other), (pieces, &done));
+            assert_eq!((done.ids.len(), done.finish_reason), (index, FinishReason::Aborted));
+        }
+
+        // Left in the middle of a submit: nobody knows the slot's state, and nobody asks for it.
+        for timed in [&mut one, &mut four] {
+            block_on(async {
+                let mut left = timed.engine.generate(0, &prompt, &drawn(40)).await.expect("starts");
+                for _ in 0..7 {
+                    left.next().await.expect("a token");
+                }
+            });
+            assert!(matches!(block_on(timed.engine.snapshot(0)), Err(Error::Snapshot(_))));
+            assert_eq!(timed.ask(Some(&prompt), &endless, all).1.ids, whole.ids);
+        }
+
+        // The control: there were as many steps to a submit as there should have been.
+        for (timed, submits) in [(&mut one, 40), (&mut four, 1 + 39_usize.div_ceil(MOST_STEPS))] {
+            timed.ask(Some(&prompt), &drawn(40), all);
+            let before = timed.asked.get();
+            timed.ask(Some(&prompt), &drawn(40), all);
+            // The prompt is there already.
+            assert_eq!(timed.asked.get() - before, 2 * submits, "{kernels:?}");
+        }
+        println!("{kernels:?}: the same answers by 1 and by {MOST_STEPS} steps a submit, ended in 5 ways");
+    }
+}
+
+#[test]
+fn steps_of_several_slots_in_one_submit_are_as_each_alone() {
+    let mut engine = engine("tiny-gqa", LoadOptions { slots: 3, ..options(KernelChoice::Auto) });
+    let mut run = |steps: &[usize]| -> Vec<Sampled> {
+        let model = engine.model_mut();
+        let row = |slot: u32, token, position| Row { slot, token, position, logits: true, sample: true };
+        for slot in 0..3 {
+            model.clear(slot);
+            // The second is frozen after three tokens.
+            let most = if slot == 1 { 3 } else { 100 };
+            let settings = drawn(1).sampling.settings(VOCAB, &[], most).expect("options");
+            model.set_sampling(slot, &settings, &[7 + slot], 0);
+        }
+        let first = Step { rows: (0..3).map(|slot| row(slot, Token::Id(7 + slot), 0)).collect() };
+        let mut tickets = vec![model.submit(&first).expect("a step")];
+        let mut position = 1;
+        for &steps in steps {
+            let step = Step { rows: (0..3).map(|slot| row(slot, Token::FromSlot, position)).collect() };
+            tickets.push(model.submit_steps(&step, steps).expect("steps"));
+            position += steps as u32;
+        }
+        let results = tickets.into_iter().map(|ticket| block_on(model.wait(ticket)).expect("tokens"));
+        results.collect::<Vec<_>>().concat()
+    };
+    let alone = run(&[1; 9]);
+    assert_eq!(alone.len(), 30);
+    let tokens = |slot: usize| alone.iter().skip(slot).step_by(3).filter(|s| s.has(Sampled::SAMPLED)).count();
+    assert_eq!([tokens(0), tokens(1), tokens(2)], [10, 3, 10]);
+    for steps in [&[4, 4, 1][..], &[1, 3, 2, 3]] {
+        assert_eq!(run(steps), alone, "{steps:?}");
+    }
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 use pollster::block_on;
-use zebra_runtime::engine::{Engine, SamplingOptions};
+use zebra_runtime::engine::{Engine, SUBMITS_AHEAD, SamplingOptions, steps_in_submit};
 use zebra_runtime::model::{AdapterSpeed, Row, Step, Ticket, Token};
 
 use self::profile::{Adapter, Profile};
@@ -20,8 +20,8 @@ use crate::load::{self, Loaded};
 use crate::output;
 use crate::terminal::Terminal;
 
-/// Steps under way at once, as an answer has them.
-const IN_FLIGHT: usize = 4;
+/// Tokens before a measurement of decoding.
+const WARM_UP: usize = 8;
 
 /// Times that a step's GPU time is taken; the median counts.
 const TIMED: usize = 9;
@@ -72,9 +72,12 @@ pub fn run(args: &BenchArgs, adapter: Option<&str>) -> Result<()> {
             }
             let label = label("tg", args.generate, depth, batch);
             terminal.note(format_args!("{label} …"));
-            bench.decode(depth, batch, args.generate.min(8))?; // warms up
-            let seconds =
-                (0..args.repetitions).map(|_| bench.decode(depth, batch, args.generate)).collect::<Result<_>>()?;
+            let count = args.generate.min(WARM_UP);
+            bench.decode(depth, batch, count, 1)?; // warms up
+            let steps = steps_in_submit(1e3 * bench.decode(depth, batch, count, 1)? / count as f64);
+            let seconds = (0..args.repetitions)
+                .map(|_| bench.decode(depth, batch, args.generate, steps))
+                .collect::<Result<_>>()?;
             let mut result = Speed::new(label, args.generate * batch, seconds);
             let step = bench.decode_step(depth, batch, true);
             if let Some(nanoseconds) = bench.gpu_time(&step)? {
@@ -218,18 +221,22 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// Seconds to decode `count` tokens in `batch` slots at a depth.
-    fn decode(&mut self, depth: usize, batch: usize, count: usize) -> Result<f64> {
+    /// Seconds to decode `count` tokens in `batch` slots at a depth, as an answer does: the first step by itself, then so
+    /// many of them in a submit.
+    fn decode(&mut self, depth: usize, batch: usize, count: usize, steps: usize) -> Result<f64> {
         for slot in 0..batch {
             self.sampling(slot, depth)?;
         }
         let start = Instant::now();
         let mut under_way = VecDeque::new();
-        for i in 0..count {
-            let step = self.decode_step(depth + i, batch, i == 0);
+        let mut done = 0;
+        while done < count {
+            let step = self.decode_step(depth + done, batch, done == 0);
+            let steps = if done == 0 { 1 } else { steps.min(count - done) };
+            done += steps;
             let model = self.engine.model_mut();
-            under_way.push_back(model.submit(&step)?);
-            if under_way.len() == IN_FLIGHT {
+            under_way.push_back(model.submit_steps(&step, steps)?);
+            if under_way.len() == SUBMITS_AHEAD {
                 if let Some(ticket) = under_way.pop_front() {
                     block_on(model.wait(ticket))?;
                 }

@@ -18,8 +18,8 @@ pub fn run(args: &QuestionsArgs, adapter: Option<&str>) -> Result<()> {
         questions.push((get("question")?, get("answer")?));
     }
     questions.truncate(args.limit.unwrap_or(usize::MAX));
-    // Questions share no more than a few tokens: snapshots would only cost.
-    let options = LoadOptions { snapshot_budget: 0, ..load::options(&args.model, 1) };
+    // Questions share no more than a few tokens: snapshots would only cost. And what is right does not depend on time.
+    let options = LoadOptions { snapshot_budget: 0, clock: None, ..load::options(&args.model, 1) };
     let Loaded { mut engine, .. } = load::model(args.model.model.as_deref(), adapter, &options, &terminal)?;
     let options = GenerateOptions { sampling: SamplingOptions::greedy(), ..GenerateOptions::default() };
     let bar = terminal.count("Answering", questions.len());

@@ -1,19 +1,16 @@
 //! One answer: the prompt is read in chunks, then steps run ahead of the CPU, each taking its token from where the last
-//! one's sampler left it.
+//! one's sampler left it, and on a fast GPU several in one submit.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+use super::pace::SUBMITS_AHEAD;
 use super::snapshot::History;
 use super::{Engine, SamplingOptions};
 
 use crate::model::{Row, Sampled, Step, Ticket, Token};
 use crate::text::{StopMatcher, TextStream};
 use crate::{Error, Result};
-
-/// Steps submitted before the first of their results is waited for. Three hide a browser's 2 ms between two looks at
-/// unfinished work; more only delay a stop.
-const IN_FLIGHT: usize = 4;
 
 /// Asked between the chunks of a prompt whether to give up.
 pub type Abort = Rc<dyn Fn() -> bool>;
@@ -96,7 +93,9 @@ impl Finished {
 pub struct Generation<'a> {
     engine: &'a mut Engine,
     slot: usize,
-    tickets: VecDeque<Ticket>,
+    under_way: VecDeque<UnderWay>,
+    /// What came back and was not taken yet, of the steps of one submit.
+    arrived: VecDeque<Sampled>,
     /// Decode steps that may still be submitted.
     ahead: usize,
     position: u32,
@@ -112,6 +111,13 @@ pub struct Generation<'a> {
     first_index: u32,
     /// Told by [`Generation::finish`]; otherwise dropping marks the slot lost.
     settled: bool,
+}
+
+/// Steps that were submitted together, and when.
+struct UnderWay {
+    ticket: Ticket,
+    steps: usize,
+    submitted: f64,
 }
 
 impl Engine {
@@ -230,7 +236,7 @@ impl Engine {
             text += &stops.push(&stream.push(id)?).0;
         }
         self.model.set_sampling(slot as u32, &settings, &tokens, first_index + answered.len() as u32);
-        let mut tickets = VecDeque::new();
+        let mut under_way = VecDeque::new();
         let mut reason = None;
         if most <= answered.len() {
             reason = Some(FinishReason::Length);
@@ -238,14 +244,16 @@ impl Engine {
             let position = tokens.len() - 1;
             let mut last = row(slot, Token::Id(tokens[position]), position, true);
             last.sample = true;
-            tickets.push_back(self.model.submit(&Step { rows: vec![last] })?);
+            let ticket = self.model.submit(&Step { rows: vec![last] })?;
+            under_way.push_back(UnderWay { ticket, steps: 1, submitted: self.pace.now() });
         }
         Ok(Generation {
             position: tokens.len() as u32,
             ahead: most.saturating_sub(1 + answered.len()),
             engine: self,
             slot,
-            tickets,
+            under_way,
+            arrived: VecDeque::new(),
             sampled: answered.to_vec(),
             shown: answered.len(),
             text,
@@ -273,12 +281,14 @@ impl Generation<'_> {
         if self.reason.is_some() {
             return Ok(None);
         }
-        while self.ahead > 0 && self.tickets.len() < IN_FLIGHT {
+        while self.ahead > 0 && self.under_way.len() < SUBMITS_AHEAD {
+            let steps = self.engine.pace.steps().min(self.ahead);
             let mut next = row(self.slot, Token::FromSlot, self.position as usize, true);
             next.sample = true;
-            self.tickets.push_back(self.engine.model.submit(&Step { rows: vec![next] })?);
-            self.position += 1;
-            self.ahead -= 1;
+            let ticket = self.engine.model.submit_steps(&Step { rows: vec![next] }, steps)?;
+            self.under_way.push_back(UnderWay { ticket, steps, submitted: self.engine.pace.now() });
+            self.position += steps as u32;
+            self.ahead -= steps;
         }
         let Some(sampled) = self.receive().await? else {
             self.reason = Some(FinishReason::Length);
@@ -306,9 +316,13 @@ impl Generation<'_> {
 
     /// The result of the oldest step under way; `None` when there is none, or its slot was frozen.
     async fn receive(&mut self) -> Result<Option<Sampled>> {
-        let Some(ticket) = self.tickets.pop_front() else { return Ok(None) };
-        let results = self.engine.model.wait(ticket).await?;
-        let Some(&sampled) = results.first() else { return Ok(None) };
+        if self.arrived.is_empty()
+            && let Some(UnderWay { ticket, steps, submitted }) = self.under_way.pop_front()
+        {
+            self.arrived.extend(self.engine.model.wait(ticket).await?);
+            self.engine.pace.stepped(steps, submitted);
+        }
+        let Some(sampled) = self.arrived.pop_front() else { return Ok(None) };
         if sampled.has(Sampled::NOT_FINITE) {
             return Err(Error::Gpu { what: "logits".into(), reason: "they are not finite".into() });
         }
@@ -352,7 +366,7 @@ impl Generation<'_> {
 
     /// Waits for what is under way and writes down what the slot has read.
     async fn settle(&mut self, reason: FinishReason) -> Result<()> {
-        while !self.tickets.is_empty() {
+        while !(self.arrived.is_empty() && self.under_way.is_empty()) {
             self.receive().await?;
         }
         let slot = &mut self.engine.slots[self.slot];

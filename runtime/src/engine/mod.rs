@@ -13,7 +13,7 @@ use std::rc::Rc;
 
 pub use crate::model::CacheFormat;
 pub use generate::{Abort, FinishReason, Finished, GenerateOptions, Generation, Piece};
-pub use pace::Clock;
+pub use pace::{Clock, SUBMITS_AHEAD, steps_in_submit};
 pub use sampling::SamplingOptions;
 pub use snapshot::Snapshot;
 
@@ -69,7 +69,8 @@ pub struct LoadOptions {
     pub logit_rows: Option<u32>,
     /// Of the newest snapshots, how many are held in host memory too: what [`Engine::revive`] starts from.
     pub mirrored: usize,
-    /// With a clock a prompt is cut into submits of about 100 ms, so that whatever else the GPU draws goes on.
+    /// With a clock a prompt is cut into submits of about 100 ms, so that whatever else the GPU draws goes on, and steps of
+    /// an answer that take less than some milliseconds go several in one submit.
     pub clock: Option<Clock>,
 }
 

@@ -31,32 +31,36 @@ impl Ring {
         Self { size, free: VecDeque::new() }
     }
 
-    /// Runs programs in one compute pass and one submit, and has the first `bytes` of `result` copied back.
+    /// Runs programs once for each of the shapes, each time in a compute pass of its own, in one submit, and has the
+    /// first `bytes` of `result` after each of them copied back, one after the other.
     pub fn submit(
         &mut self,
         gpu: &Gpu,
         runs: &[Run<'_>],
-        shape: StepShape,
+        shapes: &[StepShape],
         result: &Buffer,
         bytes: u64,
     ) -> Result<Pending> {
-        assert!(bytes <= self.size, "{bytes} bytes are to be read back, the ring has {}", self.size);
+        let size = bytes * shapes.len() as u64;
+        assert!(size <= self.size, "{size} bytes are to be read back, the ring has {}", self.size);
         gpu.fault()?;
         let staging = match self.free.pop_front() {
             Some(free) => free,
             None => gpu.staging(self.size)?,
         };
         let mut encoder = gpu.encoder("step");
-        {
-            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-            for (program, range) in runs {
-                program.encode_range(&mut pass, shape, range.clone());
+        for (i, shape) in shapes.iter().enumerate() {
+            {
+                let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+                for (program, range) in runs {
+                    program.encode_range(&mut pass, *shape, range.clone());
+                }
+            }
+            if bytes > 0 {
+                encoder.copy_buffer_to_buffer(result.raw(), 0, &staging, i as u64 * bytes, bytes);
             }
         }
-        if bytes > 0 {
-            encoder.copy_buffer_to_buffer(result.raw(), 0, &staging, 0, bytes);
-        }
-        Ok(Pending { staging, index: gpu.submit(encoder), size: bytes })
+        Ok(Pending { staging, index: gpu.submit(encoder), size })
     }
 
     /// Waits for the work and takes what came back.

@@ -16,7 +16,7 @@ mod work;
 
 pub use mixer::CacheTensor;
 pub use plan::{DispatchCount, Mark, Plan, PlanOptions};
-pub use runner::{Model, Row, Step, Taps, Ticket, Token};
+pub use runner::{MOST_STEPS, Model, Row, Step, Taps, Ticket, Token};
 pub use speed::AdapterSpeed;
 pub use state::{Carried, Kept, State};
 pub use tensors::{Load, Tensors};

@@ -17,6 +17,10 @@ use crate::{Error, Result};
 /// Uploads that may be queued before the GPU is waited for: staging memory is host memory.
 const MOST_QUEUED: u64 = 16 << 20;
 
+/// Steps that one submit holds at most. Each more hides less of what a submit costs the CPU and leaves idle on the GPU, 70
+/// us and a tenth of that beside a step of 700 us, and holds its first tokens back for longer.
+pub const MOST_STEPS: usize = 4;
+
 /// The token of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Token {
@@ -57,7 +61,7 @@ impl Step {
     }
 }
 
-/// A submitted step whose sampled tokens come back.
+/// A submit whose sampled tokens come back.
 #[must_use]
 #[derive(Debug)]
 pub struct Ticket(Pending);
@@ -119,7 +123,7 @@ impl Model {
             Ok(([single, narrow, batch, wide], gpu.compile(&plan.sampling).await?))
         };
         let ((), (programs, sampling)) = try_join(upload(&gpu, checkpoint, &plan, progress), compile).await?;
-        let ring = Ring::new(plan.sample.sampled.size());
+        let ring = Ring::new(MOST_STEPS as u64 * plan.sample.sampled.size());
         Ok(Self { gpu, plan, programs, sampling, last_request: Vec::new(), ring })
     }
 
@@ -153,14 +157,28 @@ impl Model {
     /// # Panics
     /// When a row is outside of the plan (slot, position, token, number of rows): the engine checks before.
     pub fn submit(&mut self, step: &Step) -> Result<Ticket> {
-        let shape = self.request(step);
-        // Of fields, not of self: the ring is borrowed beside them.
-        let runs = runs(step, shape, &self.plan.options, &self.programs, &self.sampling);
-        let bytes = u64::from(shape.logit_rows) * size_of::<Sampled>() as u64;
-        Ok(Ticket(self.ring.submit(&self.gpu, &runs, shape, &self.plan.sample.sampled, bytes)?))
+        self.submit_steps(step, 1)
     }
 
-    /// What a step's logit rows sampled, in their order.
+    /// Submits a step and those that follow it, `steps` in all: the same rows, each a position further on. Where there are
+    /// more than one, all tokens come from their slots.
+    ///
+    /// # Panics
+    /// As [`Model::submit`]; for other rows than these, no step or more than [`MOST_STEPS`].
+    pub fn submit_steps(&mut self, step: &Step, steps: usize) -> Result<Ticket> {
+        assert!((1..=MOST_STEPS).contains(&steps), "{steps} steps in one submit");
+        let further = steps as u32 - 1;
+        let follows = |row: &Row| row.token == Token::FromSlot && row.position + further < self.plan.options.context;
+        assert!(steps == 1 || step.rows.iter().all(follows), "rows that {further} more steps cannot follow");
+        let first = self.request(step);
+        let shapes: Vec<StepShape> = (0..=further).map(|i| StepShape { longest: first.longest + i, ..first }).collect();
+        // Of fields, not of self: the ring is borrowed beside them.
+        let runs = runs(step, first, &self.plan.options, &self.programs, &self.sampling);
+        let bytes = u64::from(first.logit_rows) * size_of::<Sampled>() as u64;
+        Ok(Ticket(self.ring.submit(&self.gpu, &runs, &shapes, &self.plan.sample.sampled, bytes)?))
+    }
+
+    /// What the logit rows of a submit sampled, in their order, one step after the other.
     pub async fn wait(&mut self, ticket: Ticket) -> Result<Vec<Sampled>> {
         Ok(bytemuck::pod_collect_to_vec(&self.ring.wait(&self.gpu, ticket.0).await?))
     }

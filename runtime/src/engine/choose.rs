@@ -29,19 +29,12 @@ const ENOUGH: f64 = 20e6;
 /// Nanoseconds of a step with a twin and without it, for each of the steps that it makes a difference to.
 type Times = Vec<[f64; 2]>;
 
-/// The twins to run a model with; `None` where there is nothing to measure with, or only a CPU to measure: what is offered
-/// stands then.
-///
-/// # Errors
-/// As [`measure`].
-pub async fn choose(gpu: &Gpu, config: &ModelConfig, preset: Preset, cache: CacheFormat) -> Result<Option<Twins>> {
-    if gpu.description().is_software() || !gpu.has_timestamps() {
-        return Ok(None);
-    }
-    measure(gpu, config, preset, cache).await.map(Some)
+/// Whether a measurement pays: not of a CPU, and not without a clock. What is offered stands then.
+pub fn is_measurable(gpu: &Gpu) -> bool {
+    gpu.has_timestamps() && !gpu.description().is_software()
 }
 
-/// As [`choose`], on whatever adapter.
+/// The twins to run a model with, in a fraction of a second and the memory of four layers, once their shaders are compiled.
 ///
 /// # Errors
 /// What loading and running a model gives, and [`Error::Limit`](crate::Error::Limit) when the device has no timestamps.

@@ -49,7 +49,7 @@ pub enum KernelChoice {
     Auto,
     /// One order of summation, whatever the number of rows: ids never depend on how a prompt is cut or batched.
     Plain,
-    /// Those that were found to be the fastest ([`choose`]), as far as the adapter offers them.
+    /// Those that were found to be the fastest ([`choose::measure`]), as far as the adapter offers them.
     Measured(Twins),
 }
 

@@ -139,6 +139,7 @@ fn twins_are_measured_and_keep_to_pytorch() {
             println!("{name} as {preset}: {twins} in {:.2} s", start.elapsed().as_secs_f64());
             assert_eq!(twins.within(Twins::offered(&gpu)), twins, "only what is offered");
             assert_eq!(gpu.allocated().values().sum::<u64>(), 0, "it leaves no memory behind");
+            assert!(gpu.held().is_some_and(|held| held.used < 1 << 20), "{:?}", gpu.held());
             let got = f32_probe(&files, &ids(&expected["input_ids"]), 8, 512, KernelChoice::Measured(twins));
             compare(name, &got, &expected, 1e-4).expect("equal");
         }

@@ -1,6 +1,6 @@
 //! What a layer is made of: a mixer and an MLP, each behind a norm, with the names and shapes of their tensors.
 
-use super::{AttentionConfig, Mamba2Config, MlaConfig, TensorList};
+use super::{AttentionConfig, Mamba2Config, MlaConfig, TensorList, TensorSpec};
 
 /// `x += mixer(input_norm(x)); x += mlp(post_norm(x))`.
 #[derive(Debug, Clone, PartialEq)]
@@ -47,7 +47,14 @@ pub enum MixerKind {
 }
 
 impl Layer {
-    pub(super) fn tensors(&self, hidden: usize, list: &mut TensorList) {
+    /// Its tensors, in the order of the forward pass.
+    pub fn tensors(&self, hidden: usize) -> Vec<TensorSpec> {
+        let mut list = TensorList(Vec::new());
+        self.list(hidden, &mut list);
+        list.0
+    }
+
+    pub(super) fn list(&self, hidden: usize, list: &mut TensorList) {
         self.input_norm.tensors(hidden, list);
         let prefix = &self.mixer.prefix;
         match &self.mixer.kind {

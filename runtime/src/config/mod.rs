@@ -142,7 +142,7 @@ impl ModelConfig {
         let mut list = TensorList(Vec::new());
         list.matrix(&self.embedding, self.vocab_size, self.hidden_size);
         for layer in &self.layers {
-            layer.tensors(self.hidden_size, &mut list);
+            layer.list(self.hidden_size, &mut list);
         }
         self.final_norm.tensors(self.hidden_size, &mut list);
         if let Some(head) = &self.head {

@@ -96,7 +96,7 @@ pub fn attend(attend: &MlaAttend<'_>, label: &str, rows: StepRows, target: Targe
     let s = attend.shape;
     let latents = s.keys_from == 0;
     let fills = latents || rows == StepRows::Runs || attend.heads / s.kv_heads >= MANY_HEADS;
-    match target.cooperative.filter(|m| fills && fits(s, *m, &target.limits)) {
+    match target.twins.mla_attend_coop.filter(|m| fills && fits(s, *m, &target.limits)) {
         Some(matrices) => dispatch(attend, label, rows, matrices, target),
         None => attend.dispatch(label, target),
     }

@@ -71,7 +71,7 @@ impl Mixer for Mamba2 {
         Room {
             wide: s.in_proj(),
             u: s.channels(),
-            chunk_states: if options.plain { 0 } else { SsmStates::words(s, rows, slots, limits) },
+            chunk_states: if options.twins.plain { 0 } else { SsmStates::words(s, rows, slots, limits) },
             heads: s.d_inner,
             ..Room::default()
         }

@@ -138,7 +138,7 @@ impl Mixer for Mla {
 
         // q_a and [latent | k_pe] in one product.
         let a = work.wide.strided(self.a_proj.n());
-        let at_once = !pass.is_wide() && !target.plain && self.q_rank.is_some() && self.kv_norm.is_none();
+        let at_once = !pass.is_wide() && !target.twins.plain && self.q_rank.is_some() && self.kv_norm.is_none();
         let fits = |coded| at_once && MlaProject::fits(&self.q_proj, &self.kv_b_proj, h, s, coded, target);
         let y_codes = pass.codes(work, fits(true) && Product::can_code(&self.a_proj, Epilogue::Store, target));
         let a_proj = work.product(work.x.all(), Some(norm), &self.a_proj, a, Epilogue::Store);

@@ -2,7 +2,6 @@
 //! of another slot. It shows that they agree with each other, where their tables show each by itself.
 
 use zebra_runtime::gpu::Gpu;
-use zebra_runtime::kernels::Target;
 use zebra_runtime::kernels::gqa_append::GqaAppend;
 use zebra_runtime::kernels::gqa_combine::GqaCombine;
 use zebra_runtime::kernels::mla_attend::{MlaAttend, Spans};
@@ -10,6 +9,7 @@ use zebra_runtime::kernels::mla_attend_coop::{StepRows, attend};
 use zebra_runtime::kernels::mla_latent::{CacheFormat, CacheShape};
 use zebra_runtime::kernels::rmsnorm::Columns;
 use zebra_runtime::kernels::rope::turns;
+use zebra_runtime::kernels::{Target, Twins};
 use zebra_tests::compare::{Tolerance, UNTOUCHED, Worst, compare};
 use zebra_tests::harness::{Bench, StepBuilder, shape_of};
 use zebra_tests::random::Random;
@@ -44,7 +44,8 @@ fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
     let x = random.normals(rows * stride, 1.0);
     let spans = case.spans.of_step(rows);
 
-    let target = Target { cooperative: gpu.cooperative(), ..target(gpu, false, MAX_ROWS) };
+    let twins = Twins { mla_attend_coop: gpu.cooperative(), ..Twins::portable() };
+    let target = Target { twins, ..target(gpu, false, MAX_ROWS) };
     let bench = Bench::new(gpu);
     let step_buffer = bench.step(&step, MAX_ROWS);
     let mut tables = turns(&rope.inv_freq, rope.scale, s.context);

@@ -254,6 +254,9 @@ pub fn gqa_cases() -> Vec<Case> {
     };
     cases.push(long);
     cases.push(Case { spans: Spans::one(), ..long });
+    // Rows that follow one another, of which the last has spans twice as long.
+    let shape = CacheShape::gqa(CacheFormat::F16, 2, 64, 64, 129);
+    cases.push(Case { shape, spans: Spans::new(129, 4, u32::MAX), scores: 2.0, ..long });
     cases
 }
 

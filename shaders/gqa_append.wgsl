@@ -2,8 +2,8 @@
 //
 //   query[r, h] = scale * rope(q[h])      cache[slot, position, g] <- [v[g] | rope(k[g])]
 //
-// RoPE turns the first `rope` elements of a head, the rest passes. One workgroup owns a head of a row's queries, or what
-// one of its kv heads keeps; a lane takes every WG-th element.
+// RoPE turns the first `rope` elements of a head, the rest passes. One workgroup owns a head of a row's queries, or
+// what one of its kv heads keeps; a lane takes every WG-th element.
 
 override WG: u32;
 override ROW_COLUMNS: u32; // of an unpacked cached row, whole quads

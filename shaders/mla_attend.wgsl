@@ -6,8 +6,8 @@
 // is the key and the latent the value, for all heads; of grouped queries [v | k], a row for each kv head.
 //
 // One workgroup owns one row, HEADS heads of one kv head and a span of positions, which it walks in tiles of TILE. It
-// leaves the unnormalised sum with the maximum and the sum of weights, for mla_combine.wgsl or gqa_combine.wgsl. For each
-// tile
+// leaves the unnormalised sum with the maximum and the sum of weights, for mla_combine.wgsl or gqa_combine.wgsl. For
+// each tile
 //   1. the cached rows, as they are packed, lie in workgroup memory, and the next tile's are asked for;
 //   2. a lane scores four heads at four positions over a share of the quads (16 sums in registers), and the shares are
 //      folded;

@@ -1,8 +1,8 @@
 // mla_attend.wgsl on cooperative matrices: factors of f16, sums of f32. For cached rows that fit f16.
 //
 // One workgroup owns LINES queries of one kv head and a span of positions, which it walks in tiles of TILE. A line is a
-// head of one row; or, for prompts, one of ROW_HEADS heads of one of ROWS rows of a segment, each with its own end of the
-// context. For each tile
+// head of one row; or, for prompts, one of ROW_HEADS heads of one of ROWS rows of a segment, each with its own end of
+// the context. For each tile
 //   1. the cached rows become f16 in workgroup memory, by rounds of all lanes, and the next tile's are asked for;
 //   2. a subgroup multiplies one matrix of scores: so many lines at so many positions;
 //   3. LINE_LANES lanes weigh a line's positions, eight each;

@@ -1,8 +1,8 @@
 // o[r, h, :] = Wv[g(h)] (sum of the spans' parts, each with its own maximum): from latents back to values.
 //
-// One workgroup owns one head of one row. Its lanes put the latent together (parts/spans_sum.wgsl), then LANES_A_ROW lanes
-// share a row of Wv. What a lane needs of Wv first, and its first two spans, whether or not the row has as many, wait for
-// nothing.
+// One workgroup owns one head of one row. Its lanes put the latent together (parts/spans_sum.wgsl), then LANES_A_ROW
+// lanes share a row of Wv. What a lane needs of Wv first, and its first two spans, whether or not the row has as many,
+// wait for nothing.
 
 override LATENT_QUADS_PADDED: u32; // padded to groups of 32
 override WG: u32 = 256u;

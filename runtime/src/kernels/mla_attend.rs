@@ -267,6 +267,34 @@ mod tests {
     }
 
     #[test]
+    fn every_head_fits_into_the_least_memory() {
+        for format in [CacheFormat::F32, CacheFormat::F16, CacheFormat::Q8] {
+            for head_dim in 1..=256 {
+                for group in [1, 3, 4, 8, 16] {
+                    let shape = CacheShape::gqa(format, 1, head_dim, head_dim, 1);
+                    let limits = Limits { workgroup_memory: 16 << 10, ..Limits::LEAST };
+                    assert!(Tiling::new(shape, group, &limits).is_some(), "{format:?} {head_dim} {group}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn grouped_queries_keep_the_lanes_at_work() {
+        for (head_dim, group) in [(64, 3), (64, 4), (128, 4), (128, 8)] {
+            for format in [CacheFormat::F16, CacheFormat::Q8] {
+                let shape = CacheShape::gqa(format, 8, head_dim, head_dim, 1);
+                let limits = Limits { workgroup_memory: 48 << 10, ..Limits::LEAST };
+                let t = Tiling::new(shape, group, &limits);
+                assert!(
+                    t.is_some_and(|t| t.scores() >= t.lanes / 2 && t.tile == 32),
+                    "{head_dim} {group} {format:?}: {t:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
     fn released_models_keep_the_lanes_at_work() {
         for (latent, rope, heads) in [(128, 32, 32), (128, 64, 24), (160, 64, 32)] {
             for format in [CacheFormat::F16, CacheFormat::Q8] {

@@ -30,17 +30,27 @@ fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
     // A score is a sum of f32 products: off by some 1e-7 of its own size and of what cancels in it. A weight is off by
     // that, relatively, and by its exponential.
     let error = 2e-6 * f64::from(case.scores.max(5.0));
-    check(gpu, case, input, 1, [error, error], |kernel, target| kernel.dispatch("test", target))
+    let how = Check { last_rows: 1, rounded: |v| v, errors: [error, error] };
+    check(gpu, case, input, how, |kernel, target| kernel.dispatch("test", target))
 }
 
-/// Runs a case on `mla_attend.wgsl` or a twin of it. The last segment has so many rows; `errors` are what values and the logarithms of sums of weights may
-/// be off by, in standard deviations.
+/// How a kernel is compared.
+#[derive(Debug, Clone, Copy)]
+pub struct Check {
+    /// Rows of the last segment.
+    pub last_rows: usize,
+    /// What the kernel makes of queries and cached numbers before it multiplies them.
+    pub rounded: fn(f32) -> f32,
+    /// What values and the logarithms of sums of weights may be off by, in standard deviations.
+    pub errors: [f64; 2],
+}
+
+/// Runs a case on `mla_attend.wgsl` or a twin of it.
 pub fn check(
     gpu: &Gpu,
     case: &Case,
     input: Input,
-    last_rows: usize,
-    errors: [f64; 2],
+    how: Check,
     attend: impl Fn(&MlaAttend<'_>, Target) -> Dispatch,
 ) -> Result<Worst, String> {
     let s = case.shape;
@@ -54,7 +64,7 @@ pub fn check(
         .segment(0, at(127), 1)
         .frozen(1, at(128), 1)
         .segment(1, at(254).min(last - 2), 3)
-        .segment(2, last + 1 - last_rows.min(last), last_rows.min(last))
+        .segment(2, last + 1 - how.last_rows.min(last), how.last_rows.min(last))
         .build();
     let rows = step.rows.len();
     let spans = case.spans.of_step(rows);
@@ -72,7 +82,7 @@ pub fn check(
                 }
                 let packed = cache::encode(&s, &latent, &random.normals(s.rope, 1.0));
                 let (c, k) = cache::decode(&s, &packed);
-                *row = [c, k].concat();
+                *row = [c, k].concat().into_iter().map(how.rounded).collect();
                 words.extend(packed);
             } else {
                 words.extend(vec![POISON; s.row_words()]);
@@ -135,7 +145,8 @@ pub fn check(
                     let end = seen.len() - 1;
                     seen[end][0] += 30.0;
                 }
-                let (o, log) = twin::mla_attend(&queries[r * case.heads + head], &seen, s.values, s.keys_from);
+                let query: Vec<f32> = queries[r * case.heads + head].iter().copied().map(how.rounded).collect();
+                let (o, log) = twin::mla_attend(&query, &seen, s.values, s.keys_from);
                 if weight.iter().chain(sum).any(|v| v.to_bits() == POISON) {
                     return Err(format!("row {r} head {head} span {span} was not written"));
                 }
@@ -147,7 +158,7 @@ pub fn check(
             }
         }
     }
-    let [latent, log] = errors.map(Tolerance::sd);
+    let [latent, log] = how.errors.map(Tolerance::sd);
     let worst = compare(&latents, &latents_twin, 4 * quads, latent).map_err(|e| format!("values: {e}"))?;
     let logs = compare(&tops, &tops_twin, 2, log).map_err(|e| format!("weights: {e}"))?;
     Ok(worst.and(logs))
@@ -243,6 +254,9 @@ pub fn gqa_cases() -> Vec<Case> {
     };
     cases.push(long);
     cases.push(Case { spans: Spans::one(), ..long });
+    // Rows that follow one another, of which the last has spans twice as long.
+    let shape = CacheShape::gqa(CacheFormat::F16, 2, 64, 64, 129);
+    cases.push(Case { shape, spans: Spans::new(129, 4, u32::MAX), scores: 2.0, ..long });
     cases
 }
 

@@ -1,5 +1,6 @@
 //! `mla_attend_coop.wgsl`: what `mla_attend.wgsl` is tested with, where its rows fit.
 
+use half::f16;
 use zebra_runtime::gpu::{Dispatch, Gpu, Limits};
 use zebra_runtime::kernels::Target;
 use zebra_runtime::kernels::mla_attend::MlaAttend;
@@ -7,7 +8,7 @@ use zebra_runtime::kernels::mla_attend_coop::{self, StepRows, fits};
 use zebra_tests::compare::Worst;
 use zebra_tests::harness::{on_gpu, report};
 
-use super::mla_attend::{Case, cases, check, gqa_cases};
+use super::mla_attend::{Case, Check, cases, check, gqa_cases};
 use super::{Input, table};
 
 fn twin(kernel: &MlaAttend<'_>, gpu: &Gpu, rows: StepRows, target: Target) -> Dispatch {
@@ -24,13 +25,17 @@ fn run_runs(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
 }
 
 fn run_rows(gpu: &Gpu, case: &Case, input: Input, rows: StepRows) -> Result<Worst, String> {
-    // Queries, weights and what int8 rows unpack to are rounded to f16, by 2^-11 at most: some 2e-4 of a score's spread,
-    // by which a weight is off, relatively, and of a weight. Latents are the weighted mean of few rows or of many, which
-    // is smaller than what it is made of: the worst of some 1e6 values is some ten times as far off.
+    // Queries and what int8 rows unpack to are rounded to f16: the twin gets them so, as where two positions share most of
+    // the weight, large scores make much of it. Weights are rounded by 2^-11 at most, relatively. A value is the weighted
+    // mean of few rows or of many, which is smaller than what it is made of: the worst of some 1e6 is some ten times as
+    // far off. An adapter may round an f16 to the other of its neighbours: large scores have room for that.
     let error = 5e-3 + 5e-4 * f64::from(case.scores);
-    check(gpu, case, input, if rows == StepRows::Runs { 13 } else { 1 }, [error, error], |kernel, target| {
-        twin(kernel, gpu, rows, target)
-    })
+    let how = Check {
+        last_rows: if rows == StepRows::Runs { 13 } else { 1 },
+        rounded: |v| f16::from_f32(v).to_f32(),
+        errors: [error, error],
+    };
+    check(gpu, case, input, how, |kernel, target| twin(kernel, gpu, rows, target))
 }
 
 #[test]

@@ -63,7 +63,8 @@ pub struct ModelArgs {
     #[arg(long, value_name = "N")]
     pub context: Option<usize>,
 
-    /// `plain` uses only kernels that need no optional feature and sum in one order, whatever else runs beside them
+    /// `auto` runs what was measured to be the fastest on the GPU; `plain` uses only kernels that need no optional feature and
+    /// sum in one order, whatever else runs beside them
     #[arg(long, value_name = "KIND", default_value = "auto")]
     pub kernels: Kernels,
 }

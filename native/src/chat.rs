@@ -44,7 +44,7 @@ pub fn run(args: &ChatArgs, adapter: Option<&str>) -> anyhow::Result<()> {
         }
     })
     .context("cannot handle Ctrl-C")?;
-    let Loaded { engine, seconds } = load::engine(&args.model, adapter, 1, &terminal)?;
+    let Loaded { engine, seconds, .. } = load::engine(&args.model, adapter, 1, &terminal)?;
     let mut input = Input::open(&terminal)?;
     if input.is_interactive() {
         terminal.note(format_args!("Loaded in {seconds:.1} s. /help lists the commands."));

@@ -60,7 +60,7 @@ pub fn run(args: &GenerateArgs, adapter: Option<&str>) -> anyhow::Result<()> {
     answer::check(&args.sampling)?;
     let prompt = prompt(args)?;
     let seed = args.sampling.seed.unwrap_or_else(answer::random_seed);
-    let Loaded { mut engine, seconds: load_seconds } = load::engine(&args.model, adapter, 1, &terminal)?;
+    let Loaded { mut engine, seconds: load_seconds, .. } = load::engine(&args.model, adapter, 1, &terminal)?;
     let options = answer::options(&args.sampling, engine.defaults(), seed);
     let ids = prompt.ids(&engine)?;
     let json = args.json;

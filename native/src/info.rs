@@ -12,7 +12,7 @@ use zebra_runtime::weights::Checkpoint;
 
 use crate::args::InfoArgs;
 use crate::terminal::Terminal;
-use crate::{load, output};
+use crate::{load, output, twins};
 
 /// Bytes of an element of the base model's cache, to which the one in use is compared.
 const F16: usize = 2;
@@ -23,12 +23,22 @@ pub fn run(args: &InfoArgs, adapter: Option<&str>) -> Result<()> {
     let checkpoint = block_on(Checkpoint::open(&*files))?;
     let adapters = block_on(Gpu::adapters());
     let gpu = load::gpu(adapter, &terminal)?;
-    let plan = load::options(&args.model, 1).plan(&checkpoint, &gpu)?;
-    let report = report(&files.describe(), &checkpoint, &plan, &gpu, &adapters);
+    let mut options = load::options(&args.model, 1);
+    options.kernels = twins::known(&gpu, &checkpoint, &options)?;
+    let plan = options.plan(&checkpoint, &gpu)?;
+    let kernels = twins::describe(plan.options.twins, options.kernels);
+    let report = report(&files.describe(), &checkpoint, &plan, &kernels, &gpu, &adapters);
     if args.json { output::json(&report) } else { Ok(output::text(&readable(&report, checkpoint.config()))?) }
 }
 
-fn report(name: &str, checkpoint: &Checkpoint<'_>, plan: &Plan, gpu: &Gpu, adapters: &[AdapterDescription]) -> Value {
+fn report(
+    name: &str,
+    checkpoint: &Checkpoint<'_>,
+    plan: &Plan,
+    kernels: &str,
+    gpu: &Gpu,
+    adapters: &[AdapterDescription],
+) -> Value {
     let config = checkpoint.config();
     let bytes: serde_json::Map<String, Value> =
         plan.bytes().iter().map(|(purpose, bytes)| (purpose.name().into(), json!(bytes))).collect();
@@ -52,6 +62,7 @@ fn report(name: &str, checkpoint: &Checkpoint<'_>, plan: &Plan, gpu: &Gpu, adapt
         "gpu_bytes": { "total": total, "by_purpose": bytes },
         "state_bytes_per_sequence": plan.state.recurrent_bytes(),
         "dispatches_per_token": { "total": count.total, "forced_by_limits": count.forced_by_limits },
+        "kernels": kernels,
         "cache": cache(config, plan),
         "adapter": description(gpu.description()),
         "adapters": adapters.iter().map(description).collect::<Vec<_>>(),
@@ -163,6 +174,7 @@ fn readable(r: &Value, config: &ModelConfig) -> String {
         "Dispatches a token: {}, {} of them forced by the adapter's limits",
         r["dispatches_per_token"]["total"], r["dispatches_per_token"]["forced_by_limits"],
     ));
+    line(format_args!("Kernels: {}", plain(&r["kernels"])));
     for (i, a) in r["adapters"].as_array().into_iter().flatten().enumerate() {
         let used = if a == &r["adapter"] { " (in use)" } else { "" };
         let (name, driver) = (plain(&a["name"]), plain(&a["driver"]));

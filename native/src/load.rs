@@ -9,17 +9,18 @@ use zebra_runtime::engine::{Clock, Engine, KernelChoice, LoadOptions, Progress};
 use zebra_runtime::files::Files;
 use zebra_runtime::gpu::Gpu;
 use zebra_runtime::kernels::mla_latent::CacheFormat;
-use zebra_runtime::weights::Preset;
+use zebra_runtime::weights::{Checkpoint, Preset};
 
 use crate::args::{Cache, Format, Kernels, ModelArgs};
 use crate::files::FolderFiles;
 use crate::hub::{self, HubOptions};
-use crate::pipelines;
 use crate::terminal::Terminal;
+use crate::{pipelines, twins};
 
-/// An engine, and how long it took to load; a download before it does not count.
+/// An engine, the kernels it was loaded with, and how long that took; a download before it does not count.
 pub struct Loaded {
     pub engine: Engine,
+    pub kernels: KernelChoice,
     pub seconds: f64,
 }
 
@@ -55,10 +56,7 @@ pub fn options(args: &ModelArgs, slots: usize) -> LoadOptions {
         cache: args.cache.map_or(defaults.cache, CacheFormat::from),
         context: args.context,
         slots,
-        kernels: match args.kernels {
-            Kernels::Auto => KernelChoice::Auto,
-            Kernels::Plain => KernelChoice::Plain,
-        },
+        kernels: args.kernels.into(),
         clock: Some(clock()),
         ..defaults
     }
@@ -88,12 +86,14 @@ pub fn model(model: Option<&str>, adapter: Option<&str>, options: &LoadOptions, 
         }
     };
     let kept = pipelines::begin(&gpu);
-    let engine = block_on(Engine::load(&*files, gpu.clone(), options, &mut progress))?;
+    let kernels = twins::choose(&gpu, &block_on(Checkpoint::open(&*files))?, options)?;
+    let options = LoadOptions { kernels, ..options.clone() };
+    let engine = block_on(Engine::load(&*files, gpu.clone(), &options, &mut progress))?;
     let seconds = started.elapsed().as_secs_f64();
     if let Some(kept) = kept {
         kept.update(&gpu);
     }
-    Ok(Loaded { engine, seconds })
+    Ok(Loaded { engine, kernels, seconds })
 }
 
 impl From<Format> for Preset {
@@ -103,6 +103,15 @@ impl From<Format> for Preset {
             Format::F16 => Self::F16,
             Format::Q8 => Self::Q8,
             Format::Q4 => Self::Q4,
+        }
+    }
+}
+
+impl From<Kernels> for KernelChoice {
+    fn from(kernels: Kernels) -> Self {
+        match kernels {
+            Kernels::Auto => Self::Auto,
+            Kernels::Plain => Self::Plain,
         }
     }
 }

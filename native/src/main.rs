@@ -18,6 +18,7 @@ mod pipelines;
 mod quantize;
 mod staging;
 mod terminal;
+mod twins;
 
 use std::process::ExitCode;
 

@@ -615,7 +615,7 @@ mod tests {
     use zebra_runtime::engine::{CacheFormat, LoadOptions};
     use zebra_runtime::files::{Files, MemoryFiles};
     use zebra_runtime::gpu::{Cooperative, Gpu, Limits, Purpose};
-    use zebra_runtime::model::{Model, Plan, PlanOptions, Row, Step, Token};
+    use zebra_runtime::model::{Model, Plan, PlanOptions, Row, Step, Token, Twins};
     use zebra_runtime::text::Tokenizer;
     use zebra_runtime::weights::{Checkpoint, GROUP, MatrixChunk, MatrixSink, format};
 
@@ -672,7 +672,7 @@ mod tests {
             uniform_alignment: 64,
             subgroup: 32,
         };
-        let activations = |model, slots, context, logit_rows, cooperative, plain| {
+        let activations = |model, slots, context, logit_rows, twins| {
             // What the program asks for on a GPU, see `LoadOptions`.
             let options = PlanOptions {
                 preset: Preset::Q4,
@@ -682,27 +682,26 @@ mod tests {
                 max_rows: 512,
                 narrow_rows: 8,
                 logit_rows,
-                plain,
-                subgroups: !plain,
-                cooperative,
+                twins,
             };
             let plan = Plan::new(&specs(&sizes(model)).0, options, limits).expect("it fits");
             plan.bytes().iter().find(|(purpose, _)| *purpose == Purpose::Activations).expect("some").1
         };
-        let units = Some(Cooperative { side: 16, lanes: 32 });
+        let matrices = Some(Cooperative { side: 16, lanes: 32 });
+        let units = Twins { subgroups: true, matmul_coop: matrices, mla_attend_coop: matrices, ..Twins::portable() };
         for model in [Geometry::B8Mla8, Geometry::B8Mla16] {
-            for (cooperative, plain) in [(units, false), (None, false), (None, true)] {
+            for twins in [units, Twins { subgroups: true, ..Twins::portable() }, Twins::plain()] {
                 for (slots, context) in [(1, 4096), (1, 131_072), (48, 4352)] {
-                    let bytes = activations(model, slots, context, slots, cooperative, plain);
+                    let bytes = activations(model, slots, context, slots, twins);
                     println!("{model:?}, {slots} slots of {context}: {:.1} MB", bytes as f64 / 1e6);
                     // A step may hold a row of each slot: the chunked scan then a layer's state of each, and it asks for logits.
                     let most = MOST + u64::from(slots - 1) * (5 << 19);
-                    assert!(bytes <= most, "{model:?}, {slots} slots of {context}, {cooperative:?}: {bytes}");
+                    assert!(bytes <= most, "{model:?}, {slots} slots of {context}, {twins}: {bytes}");
                 }
             }
         }
         // Only because few rows ask for logits.
-        assert!(activations(Geometry::B8Mla8, 1, 4096, 512, units, false) > MOST);
+        assert!(activations(Geometry::B8Mla8, 1, 4096, 512, units) > MOST);
     }
 
     #[test]

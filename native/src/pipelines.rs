@@ -41,24 +41,24 @@ impl Kept {
         if self.read().is_some_and(|kept| kept == bytes) {
             return;
         }
-        if let Err(e) = self.write(&bytes) {
+        if let Err(e) = write(&self.path, &bytes) {
             log::debug!("{}: compiled pipelines are not kept: {e}", self.path.display());
         }
     }
+}
 
-    /// The file is there whole or not at all, whoever reads or writes it at the same time.
-    fn write(&self, bytes: &[u8]) -> io::Result<()> {
-        let folder = self.path.parent().unwrap_or(Path::new("."));
-        fs::create_dir_all(folder)?;
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
-        file.write_all(bytes)?;
-        file.persist(&self.path)?;
-        Ok(())
-    }
+/// The file is there whole or not at all, whoever reads or writes it at the same time.
+pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(folder)?;
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    file.write_all(bytes)?;
+    file.persist(path)?;
+    Ok(())
 }
 
 /// The folder of this program's cached files; none where the system has no such place.
-fn folder() -> Option<PathBuf> {
+pub fn folder() -> Option<PathBuf> {
     let variable = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     let folder = if cfg!(windows) {
         variable("LOCALAPPDATA")

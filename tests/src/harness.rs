@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError, mpsc};
 use std::thread;
 
 use zebra_runtime::gpu::{Buffer, Dispatch, Gpu, Purpose, StepShape};
-use zebra_runtime::kernels::{Matrix, Target};
+use zebra_runtime::kernels::{Matrix, Target, Twins};
 
 use crate::reference::step::{Row, Segment, Step};
 use crate::reference::weight::Weight;
@@ -78,11 +78,10 @@ pub fn report(line: &str) {
 
 /// What kernels are chosen for on this GPU, once for each part that sums over lanes.
 pub fn targets(gpu: &Gpu, max_rows: u32) -> Vec<Target> {
-    let plain =
-        Target { subgroups: false, plain: false, cooperative: None, max_rows, slots: max_rows, limits: gpu.limits() };
+    let plain = Target { twins: Twins::portable(), max_rows, slots: max_rows, limits: gpu.limits() };
     let mut all = vec![plain];
     if gpu.has_subgroups() {
-        all.push(Target { subgroups: true, ..plain });
+        all.push(Target { twins: Twins { subgroups: true, ..plain.twins }, ..plain });
     }
     all
 }

@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use pollster::block_on;
-use zebra_runtime::engine::CacheFormat;
+use zebra_runtime::engine::KernelChoice::{self, Auto, Plain};
+use zebra_runtime::engine::choose::measure;
 use zebra_runtime::engine::probe::{NamedTensor, ProbeOptions, Values, probe};
+use zebra_runtime::engine::{CacheFormat, Twins};
 use zebra_runtime::gpu::Gpu;
-use zebra_runtime::weights::Preset;
+use zebra_runtime::weights::{Checkpoint, Preset};
 use zebra_tests::files::TestFolder;
 use zebra_tests::golden::{self, compare, f32s, ids};
 
@@ -20,9 +22,15 @@ fn fixture(path: &Path) -> BTreeMap<String, Values> {
     golden::read(&std::fs::read(path).expect("the fixture is there"))
 }
 
-fn f32_probe(files: &TestFolder, prompt: &[u32], decode: usize, chunk: usize, plain: bool) -> Vec<NamedTensor> {
+fn f32_probe(
+    files: &TestFolder,
+    prompt: &[u32],
+    decode: usize,
+    chunk: usize,
+    kernels: KernelChoice,
+) -> Vec<NamedTensor> {
     let gpu = block_on(Gpu::open(None)).expect("an adapter");
-    let options = ProbeOptions { preset: Preset::F32, cache: CacheFormat::F32, decode, chunk, plain };
+    let options = ProbeOptions { preset: Preset::F32, cache: CacheFormat::F32, decode, chunk, kernels };
     block_on(probe(&**files, gpu, prompt, &options)).expect("the checkpoint runs")
 }
 
@@ -33,9 +41,9 @@ fn tiny_checkpoints_equal_pytorch_however_the_prompt_is_cut() {
         let expected = fixture(&folder.join("expected.safetensors"));
         let files = TestFolder::open(&folder);
         let prompt = ids(&expected["input_ids"]);
-        for (chunk, plain) in [(512, false), (1, false), (5, false), (512, true), (9, true)] {
-            let got = f32_probe(&files, &prompt, 8, chunk, plain);
-            let what = format!("{name} in chunks of {chunk}{}", if plain { ", plain" } else { "" });
+        for (chunk, kernels) in [(512, Auto), (1, Auto), (5, Auto), (512, Plain), (9, Plain)] {
+            let got = f32_probe(&files, &prompt, 8, chunk, kernels);
+            let what = format!("{name} in chunks of {chunk}, {kernels:?}");
             println!("{}", compare(&what, &got, &expected, 1e-4).expect("equal"));
             assert_eq!(got.len(), expected.len(), "{what}: every tensor of the fixture");
         }
@@ -46,7 +54,7 @@ fn tiny_checkpoints_equal_pytorch_however_the_prompt_is_cut() {
                 .join(if name == "tiny-gqa" { "tiny-mha" } else { "tiny-gqa" })
                 .join("expected.safetensors"),
         );
-        let got = f32_probe(&files, &prompt, 8, 512, false);
+        let got = f32_probe(&files, &prompt, 8, 512, Auto);
         compare("control", &got, &other, 1e-4).expect_err("another model's tensors");
     }
 }
@@ -57,7 +65,7 @@ fn the_pocket_model_equals_pytorch() {
     let files = TestFolder::open(&root().join("../models/zebra-pocket"));
     let (prompt, greedy) = (ids(&expected["input_ids"]), ids(&expected["greedy_ids"]));
     let start = Instant::now();
-    let got = f32_probe(&files, &prompt, greedy.len() - 1, 64, false);
+    let got = f32_probe(&files, &prompt, greedy.len() - 1, 64, Auto);
     println!("pocket: {} tokens in {:.1} s", prompt.len() + greedy.len() - 1, start.elapsed().as_secs_f64());
     let tensor = |name: &str| got.iter().find(|t| t.name == name).map(|t| f32s(&t.values)).expect("the probe has it");
     let vocab = f32s(&expected["greedy_logits"]).len() / greedy.len();
@@ -85,7 +93,7 @@ fn the_pocket_model_keeps_to_pytorch_over_1500_tokens() {
     let files = TestFolder::open(&root().join("../models/zebra-pocket"));
     let prompt = ids(&expected["long.input_ids"]);
     let start = Instant::now();
-    let got = f32_probe(&files, &prompt, 0, 64, false);
+    let got = f32_probe(&files, &prompt, 0, 64, Auto);
     println!("pocket long: {} tokens in {:.1} s", prompt.len(), start.elapsed().as_secs_f64());
     let logits = got.iter().find(|t| t.name == "prefill.logits").map(|t| f32s(&t.values)).expect("logits");
     let vocab = logits.len() / prompt.len();
@@ -113,4 +121,27 @@ fn the_pocket_model_keeps_to_pytorch_over_1500_tokens() {
             .map(|t| NamedTensor { name: format!("long.{}", t.name), ..t.clone() }),
     );
     compare("pocket long", &all, &expected, 5e-4).expect("equal");
+}
+
+/// On whatever adapter, also one that is not measured when a model is loaded.
+#[test]
+fn twins_are_measured_and_keep_to_pytorch() {
+    let gpu = block_on(Gpu::open(None)).expect("an adapter");
+    assert!(gpu.has_timestamps(), "what is measured is read from the GPU's clock");
+    for name in ["tiny-gqa", "tiny-mha"] {
+        let folder = root().join("fixtures").join(name);
+        let expected = fixture(&folder.join("expected.safetensors"));
+        let files = TestFolder::open(&folder);
+        let config = block_on(Checkpoint::open(&*files)).expect("it opens").config().clone();
+        for preset in [Preset::F32, Preset::Q4] {
+            let start = Instant::now();
+            let twins = block_on(measure(&gpu, &config, preset, CacheFormat::F32)).expect("it is measured");
+            println!("{name} as {preset}: {twins} in {:.2} s", start.elapsed().as_secs_f64());
+            assert_eq!(twins.within(Twins::offered(&gpu)), twins, "only what is offered");
+            assert_eq!(gpu.allocated().values().sum::<u64>(), 0, "it leaves no memory behind");
+            assert!(gpu.held().is_some_and(|held| held.used < 1 << 20), "{:?}", gpu.held());
+            let got = f32_probe(&files, &ids(&expected["input_ids"]), 8, 512, KernelChoice::Measured(twins));
+            compare(name, &got, &expected, 1e-4).expect("equal");
+        }
+    }
 }

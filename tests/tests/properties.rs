@@ -64,9 +64,9 @@ fn differ(a: &[f32], b: &[f32]) -> f64 {
 fn a_prompt_may_be_cut_anywhere() {
     let files = tiny("tiny-gqa");
     let prompt = ids(150, 3);
-    for (plain, tolerance) in [(true, 0.0), (false, 1e-4)] {
+    for (kernels, tolerance) in [(KernelChoice::Plain, 0.0), (KernelChoice::Auto, 1e-4)] {
         let run = |chunk| -> Vec<NamedTensor> {
-            let options = ProbeOptions { preset: Preset::F32, cache: CacheFormat::F32, decode: 3, chunk, plain };
+            let options = ProbeOptions { preset: Preset::F32, cache: CacheFormat::F32, decode: 3, chunk, kernels };
             block_on(probe(&*files, gpu(), &prompt, &options)).expect("it runs")
         };
         let one_by_one = run(1);
@@ -78,8 +78,8 @@ fn a_prompt_may_be_cut_anywhere() {
                     (a, b) => assert_eq!(a, b),
                 }
             }
-            println!("chunks of {chunk}, plain {plain}: {} tensors within {worst:.1e} sd", one_by_one.len());
-            assert!(worst <= tolerance, "chunks of {chunk}, plain {plain}: {worst:.2e} sd");
+            println!("chunks of {chunk}, {kernels:?}: {} tensors within {worst:.1e} sd", one_by_one.len());
+            assert!(worst <= tolerance, "chunks of {chunk}, {kernels:?}: {worst:.2e} sd");
         }
     }
 }

@@ -21,7 +21,7 @@ use zebra_runtime::kernels::mla_latent::CacheShape;
 use zebra_runtime::kernels::product::{Epilogue, Norm};
 use zebra_runtime::kernels::read_bandwidth::ReadBandwidth;
 use zebra_runtime::kernels::rmsnorm::Columns;
-use zebra_runtime::kernels::{Matrix, Target};
+use zebra_runtime::kernels::{Matrix, Target, Twins};
 use zebra_runtime::model::{Plan, PlanOptions};
 use zebra_runtime::weights::{Checkpoint, Preset, WeightFormat};
 use zebra_tests::files::TestFolder;
@@ -145,13 +145,14 @@ fn all_shaders() -> Vec<Shader> {
     let mut all = BTreeSet::new();
     let roomy =
         Limits { binding: 2 << 30, buffer: 4 << 30, storage_buffers: 10, workgroup_memory: 32 << 10, ..Limits::LEAST };
-    let kernels = [(false, false), (false, true), (true, false)];
+    // Each without int8 dot products too.
+    let f32 = |twins| Twins { matvec_i8: false, matmul_i8: false, ..twins };
+    let kernels = [Twins::portable(), WITH_SUBGROUPS, f32(Twins::portable()), f32(WITH_SUBGROUPS), Twins::plain()];
     for (name, config) in configurations() {
         for (preset, cache) in
             Preset::ALL.into_iter().flat_map(|p| [CacheFormat::F32, CacheFormat::F16, CacheFormat::Q8].map(|c| (p, c)))
         {
-            for (limits, (plain, subgroups)) in [Limits::LEAST, roomy].into_iter().flat_map(|l| kernels.map(|k| (l, k)))
-            {
+            for (limits, twins) in [Limits::LEAST, roomy].into_iter().flat_map(|l| kernels.map(|k| (l, k))) {
                 let options = PlanOptions {
                     preset,
                     cache,
@@ -160,9 +161,7 @@ fn all_shaders() -> Vec<Shader> {
                     max_rows: 64,
                     narrow_rows: 8,
                     logit_rows: 2,
-                    plain,
-                    cooperative: None,
-                    subgroups,
+                    twins,
                 };
                 let plan = match Plan::new(&config, options, limits) {
                     Ok(plan) => plan,
@@ -280,8 +279,8 @@ fn attention() -> Vec<Shader> {
     all.into_iter().collect()
 }
 
-const TARGET: Target =
-    Target { subgroups: true, cooperative: None, plain: false, max_rows: 512, slots: 1, limits: Limits::LEAST };
+const TARGET: Target = Target { twins: WITH_SUBGROUPS, max_rows: 512, slots: 1, limits: Limits::LEAST };
+const WITH_SUBGROUPS: Twins = Twins { subgroups: true, ..Twins::portable() };
 
 fn control(words: usize) -> Buffer {
     Buffer::new("test", 4 * words as u64, Purpose::Control)

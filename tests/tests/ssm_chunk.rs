@@ -3,12 +3,12 @@
 #![allow(clippy::unwrap_used)]
 
 use zebra_runtime::gpu::{Buffer, Dispatch, Gpu, Limits, Purpose, StepShape};
-use zebra_runtime::kernels::Target;
 use zebra_runtime::kernels::gated_norm::GatedNorm;
 use zebra_runtime::kernels::ssm_chunk::SsmChunk;
 use zebra_runtime::kernels::ssm_scan::SsmScan;
 use zebra_runtime::kernels::ssm_shape::{SsmRows, SsmShape};
 use zebra_runtime::kernels::ssm_states::SsmStates;
+use zebra_runtime::kernels::{Target, Twins};
 use zebra_tests::harness::StepBuilder;
 use zebra_tests::reference::ssm_chunk::{Inputs, Outputs, Run, ssm_chunk};
 use zebra_tests::reference::ssm_conv::ssm_conv;
@@ -200,14 +200,7 @@ async fn compute(gpu: &Gpu, m: &Inputs, limits: Limits) -> Got {
         gpu.write(&f.buffer, 0, bytemuck::cast_slice(&f.words));
     }
 
-    let target = Target {
-        subgroups: false,
-        plain: false,
-        cooperative: None,
-        max_rows: max_rows as u32,
-        slots: SLOTS as u32,
-        limits,
-    };
+    let target = Target { twins: Twins::portable(), max_rows: max_rows as u32, slots: SLOTS as u32, limits };
     let by_chunks = SsmRows {
         step: &step.buffer,
         shape: s,

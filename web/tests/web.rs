@@ -6,12 +6,12 @@
 use wasm_bindgen::prelude::wasm_bindgen;
 use wasm_bindgen_test::{console_log, wasm_bindgen_test, wasm_bindgen_test_configure};
 use zebra_runtime::Error;
-use zebra_runtime::engine::CacheFormat;
 use zebra_runtime::engine::probe::{ProbeOptions, probe};
 use zebra_runtime::engine::self_test::{self, Verdict, self_test};
+use zebra_runtime::engine::{CacheFormat, KernelChoice};
 use zebra_runtime::files::MemoryFiles;
 use zebra_runtime::gpu::Gpu;
-use zebra_runtime::model::{Model, Plan, PlanOptions, Row, Step, Token};
+use zebra_runtime::model::{Model, Plan, PlanOptions, Row, Step, Token, Twins};
 use zebra_runtime::weights::{Checkpoint, Preset};
 use zebra_tests::golden::{self, compare, ids};
 use zebra_web::open_gpu;
@@ -55,16 +55,17 @@ async fn gpu(subgroups: bool) -> Gpu {
 
 #[wasm_bindgen_test]
 async fn tiny_checkpoints_equal_pytorch_in_a_browser() {
+    use KernelChoice::{Auto, Plain};
     let all = [tiny!("tiny-gqa"), tiny!("tiny-mha"), tiny!("tiny-lnorm")];
-    // (checkpoint, rows of a step, plain kernels, subgroups)
-    for (which, chunk, plain, subgroups) in
-        [(0, 512, false, true), (0, 5, false, false), (1, 512, true, false), (2, 5, false, true)]
+    // (checkpoint, rows of a step, kernels, subgroups)
+    for (which, chunk, kernels, subgroups) in
+        [(0, 512, Auto, true), (0, 5, Auto, false), (1, 512, Plain, false), (2, 5, Auto, true)]
     {
         let (name, files, expected) = &all[which];
-        let options = ProbeOptions { preset: Preset::F32, cache: CacheFormat::F32, decode: 8, chunk, plain };
+        let options = ProbeOptions { preset: Preset::F32, cache: CacheFormat::F32, decode: 8, chunk, kernels };
         let prompt = ids(&expected["input_ids"]);
         let got = probe(files, gpu(subgroups).await, &prompt, &options).await.expect("it runs");
-        let what = format!("{name} in chunks of {chunk}, plain {plain}, subgroups {subgroups}");
+        let what = format!("{name} in chunks of {chunk}, {kernels:?}, subgroups {subgroups}");
         console_log!("{}", compare(&what, &got, expected, 1e-4).expect("equal"));
         assert_eq!(got.len(), expected.len(), "{what}: every tensor of the fixture");
         compare("control", &got, &all[(which + 1) % 3].2, 1e-4).expect_err("another model's tensors");
@@ -83,9 +84,10 @@ async fn the_self_test_passes_with_and_without_subgroups() {
 #[wasm_bindgen_test]
 async fn a_destroyed_device_is_a_lost_one() {
     let gpu = gpu(true).await;
-    self_test::deviation(&gpu, Preset::F32, CacheFormat::F32, true).await.expect("it runs");
+    self_test::deviation(&gpu, Preset::F32, CacheFormat::F32, KernelChoice::Plain).await.expect("it runs");
     gpu.destroy();
-    let error = self_test::deviation(&gpu, Preset::F32, CacheFormat::F32, true).await.expect_err("it is gone");
+    let error =
+        self_test::deviation(&gpu, Preset::F32, CacheFormat::F32, KernelChoice::Plain).await.expect_err("it is gone");
     assert!(matches!(error, Error::DeviceLost(_)), "{error}");
 }
 
@@ -103,9 +105,7 @@ async fn a_token_costs_the_worker_little() {
         max_rows: 8,
         narrow_rows: 8,
         logit_rows: 1,
-        plain: false,
-        subgroups: true,
-        cooperative: None,
+        twins: Twins { subgroups: true, ..Twins::portable() },
     };
     let plan = Plan::new(checkpoint.config(), options, gpu.limits()).expect("a plan");
     let dispatches = plan.dispatches_per_token().total;

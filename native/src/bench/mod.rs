@@ -17,8 +17,8 @@ use self::profile::{Adapter, Profile};
 use self::report::{Allocator, Report, Speed};
 use crate::args::BenchArgs;
 use crate::load::{self, Loaded};
-use crate::output;
 use crate::terminal::Terminal;
+use crate::{output, twins};
 
 /// Tokens before a measurement of decoding.
 const WARM_UP: usize = 8;
@@ -42,7 +42,7 @@ pub fn run(args: &BenchArgs, adapter: Option<&str>) -> Result<()> {
     }
     let mut model = args.model.clone();
     model.context.get_or_insert(need.next_multiple_of(256));
-    let Loaded { mut engine, seconds: load_seconds } = load::engine(&model, adapter, slots, &terminal)?;
+    let Loaded { mut engine, kernels, seconds: load_seconds } = load::engine(&model, adapter, slots, &terminal)?;
     if need > engine.context() {
         bail!("--context: expected at least {need} for these tests, found {}", engine.context());
     }
@@ -97,6 +97,7 @@ pub fn run(args: &BenchArgs, adapter: Option<&str>) -> Result<()> {
         parameters: engine.parameters(),
         format: plan.options.preset.to_string(),
         cache: plan.options.cache.name().into(),
+        kernels: twins::describe(plan.options.twins, kernels),
         context: engine.context(),
         adapter: gpu.name.clone(),
         driver: gpu.driver.clone(),

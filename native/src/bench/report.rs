@@ -56,6 +56,8 @@ pub struct Report {
     pub parameters: u64,
     pub format: String,
     pub cache: String,
+    /// The twins that run, and whether they were measured.
+    pub kernels: String,
     pub context: usize,
     pub adapter: String,
     pub driver: String,
@@ -93,6 +95,7 @@ impl Report {
             1e3 * self.first_token_seconds,
             self.dispatches_per_token,
         )?;
+        writeln!(out, "kernels {}", self.kernels)?;
         let host = self.peak_host_bytes.map_or("not measured".into(), |b| format!("{:.1} MiB", mib(b)));
         let allocator = self.allocator_bytes.as_ref().map_or(String::new(), |a| {
             format!("; allocator: {:.1} in use, {:.1} reserved", mib(a.used), mib(a.reserved))

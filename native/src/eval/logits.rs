@@ -7,7 +7,7 @@ use zebra_runtime::engine::CacheFormat;
 use zebra_runtime::engine::probe::{ProbeOptions, Values, probe};
 use zebra_runtime::weights::Preset;
 
-use crate::args::{Kernels, LogitsArgs};
+use crate::args::LogitsArgs;
 use crate::terminal::Terminal;
 use crate::{load, output};
 
@@ -23,7 +23,7 @@ pub fn run(args: &LogitsArgs, adapter: Option<&str>) -> Result<()> {
         cache: args.model.cache.map_or(CacheFormat::F32, CacheFormat::from),
         decode: args.decode,
         chunk: if args.step_by_step { 1 } else { CHUNK },
-        plain: args.model.kernels == Kernels::Plain,
+        kernels: args.model.kernels.into(),
     };
     let tensors = block_on(probe(&*files, gpu, &args.ids, &options))?;
     let bytes: Vec<Vec<u8>> = tensors

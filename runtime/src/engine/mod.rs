@@ -1,6 +1,7 @@
 //! Sessions over a model: slots with their histories, snapshots that bring them back, and answers that are drawn on the
 //! GPU while the CPU only listens. Knows the model, the tokenizer and the sampler, and no kernel.
 
+pub mod choose;
 mod generate;
 mod pace;
 pub mod probe;
@@ -11,7 +12,7 @@ mod snapshot;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-pub use crate::model::CacheFormat;
+pub use crate::model::{CacheFormat, Twins};
 pub use generate::{Abort, FinishReason, Finished, GenerateOptions, Generation, Piece};
 pub use pace::{Clock, SUBMITS_AHEAD, steps_in_submit};
 pub use sampling::SamplingOptions;
@@ -43,11 +44,24 @@ const DEFAULT_CONTEXT: usize = 4096;
 /// Which kernels run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum KernelChoice {
-    /// The fastest the adapter offers.
+    /// All that the adapter offers.
     #[default]
     Auto,
     /// One order of summation, whatever the number of rows: ids never depend on how a prompt is cut or batched.
     Plain,
+    /// Those that were found to be the fastest ([`choose::measure`]), as far as the adapter offers them.
+    Measured(Twins),
+}
+
+impl KernelChoice {
+    fn twins(self, gpu: &Gpu) -> Twins {
+        let offered = Twins::offered(gpu);
+        match self {
+            Self::Auto => offered,
+            Self::Plain => Twins::plain(),
+            Self::Measured(twins) => twins.within(offered),
+        }
+    }
 }
 
 /// How to load a model.
@@ -113,7 +127,6 @@ impl LoadOptions {
         if self.slots == 0 || self.slots > 1024 {
             return Err(option("slots", "1 to 1024".into(), self.slots.to_string()));
         }
-        let plain = self.kernels == KernelChoice::Plain;
         let chunk = if gpu.description().is_software() { SOFTWARE_CHUNK_ROWS } else { CHUNK_ROWS };
         let max_rows = self.chunk_rows.unwrap_or(chunk).max(self.slots as u32);
         Ok(PlanOptions {
@@ -124,9 +137,7 @@ impl LoadOptions {
             max_rows,
             narrow_rows: NARROW_ROWS,
             logit_rows: self.logit_rows.unwrap_or(self.slots as u32).min(max_rows),
-            plain,
-            subgroups: gpu.has_subgroups() && !plain,
-            cooperative: gpu.cooperative().filter(|_| !plain),
+            twins: self.kernels.twins(gpu),
         })
     }
 }
@@ -213,9 +224,7 @@ impl Engine {
     pub async fn revive(&mut self, files: &dyn Files, gpu: Gpu, progress: &mut dyn FnMut(Progress)) -> Result<()> {
         let checkpoint = Checkpoint::open(files).await?;
         let options = self.model.plan().options.clone();
-        let (subgroups, cooperative) = (options.subgroups && gpu.has_subgroups(), gpu.cooperative());
-        let cooperative = cooperative.filter(|_| !options.plain);
-        let options = PlanOptions { subgroups, cooperative, ..options };
+        let options = PlanOptions { twins: options.twins.within(Twins::offered(&gpu)), ..options };
         let plan = Plan::new(checkpoint.config(), options, gpu.limits())?;
         for snapshot in &self.kept {
             snapshot.lose_gpu();

@@ -1,5 +1,6 @@
 //! Everything a checkpoint computes for given ids, as named tensors: what goldens from PyTorch are compared with.
 
+use super::KernelChoice;
 use crate::config::{Layer, ModelConfig};
 use crate::files::Files;
 use crate::gpu::Gpu;
@@ -31,7 +32,7 @@ pub struct ProbeOptions {
     pub decode: usize,
     /// The prompt one row at a time instead of in chunks of this many.
     pub chunk: usize,
-    pub plain: bool,
+    pub kernels: KernelChoice,
 }
 
 /// Runs `ids` and then greedy tokens, and returns `input_ids`, `prefill.logits`, `layerN.mixer`, `layerN.out`,
@@ -60,9 +61,7 @@ pub async fn probe(files: &dyn Files, gpu: Gpu, ids: &[u32], options: &ProbeOpti
         max_rows: rows,
         narrow_rows: super::NARROW_ROWS,
         logit_rows: rows,
-        plain: options.plain,
-        subgroups: gpu.has_subgroups() && !options.plain,
-        cooperative: gpu.cooperative().filter(|_| !options.plain),
+        twins: options.kernels.twins(&gpu),
     };
     let plan = Plan::new(&config, plan, gpu.limits())?;
     let mut model = Model::load(gpu, &checkpoint, plan, &mut |_, _| {}).await?;

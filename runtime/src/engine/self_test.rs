@@ -4,6 +4,7 @@
 //! Its weights are multiples of 1/32 up to 7/32, which q4 holds exactly, so that every format can be held to the same
 //! logits: those that PyTorch computes for it.
 
+use super::KernelChoice;
 use super::probe::{ProbeOptions, Values, probe};
 use crate::config::{CONFIG_FILE, HYBRID_CONFIG_FILE, ModelConfig, TensorKind, TensorSpec};
 use crate::files::MemoryFiles;
@@ -45,20 +46,20 @@ const TOLERANCE: f64 = 0.12;
 /// # Errors
 /// [`Error::Gpu`] when the plain ones are wrong too.
 pub async fn self_test(gpu: &Gpu, preset: Preset, cache: CacheFormat) -> Result<Verdict> {
-    judge(preset, &gpu.description().driver, |plain| deviation(gpu, preset, cache, plain)).await
+    judge(preset, &gpu.description().driver, |kernels| deviation(gpu, preset, cache, kernels)).await
 }
 
 /// The verdict on a driver, by how far off its fast and its plain kernels are. A NaN is not within any tolerance.
-async fn judge<F>(preset: Preset, driver: &str, deviation: impl Fn(bool) -> F) -> Result<Verdict>
+async fn judge<F>(preset: Preset, driver: &str, deviation: impl Fn(KernelChoice) -> F) -> Result<Verdict>
 where
     F: Future<Output = Result<f64>>,
 {
-    let fast = deviation(false).await?;
+    let fast = deviation(KernelChoice::Auto).await?;
     if fast < TOLERANCE {
         return Ok(Verdict::Right);
     }
     let found = format!("the fast kernels are off by {:.1}% as {preset}", 100.0 * fast);
-    let plain = deviation(true).await?;
+    let plain = deviation(KernelChoice::Plain).await?;
     if plain < TOLERANCE {
         return Ok(Verdict::PlainOnly(found));
     }
@@ -67,9 +68,9 @@ where
 }
 
 /// The root mean square error of the logits, as a share of their own root mean square.
-pub async fn deviation(gpu: &Gpu, preset: Preset, cache: CacheFormat, plain: bool) -> Result<f64> {
+pub async fn deviation(gpu: &Gpu, preset: Preset, cache: CacheFormat, kernels: KernelChoice) -> Result<f64> {
     let ids: Vec<u32> = (0..PROMPT).map(|i| i.wrapping_mul(2_654_435_761) >> 24).collect();
-    let options = ProbeOptions { preset, cache, decode: DECODED, chunk: CHUNK, plain };
+    let options = ProbeOptions { preset, cache, decode: DECODED, chunk: CHUNK, kernels };
     let tensors = probe(&checkpoint(2, &[1])?, gpu.clone(), &ids, &options).await?;
     let row = |name: &str, row: usize| {
         tensors.iter().find(|t| t.name == name).map_or([].as_slice(), |t| match &t.values {
@@ -204,7 +205,9 @@ mod tests {
     #[test]
     fn plain_kernels_run_where_only_they_are_right() {
         let verdict = |fast: f64, plain: f64| {
-            block_on(judge(Preset::Q8, "a driver", |asked| async move { Ok(if asked { plain } else { fast }) }))
+            block_on(judge(Preset::Q8, "a driver", |asked| async move {
+                Ok(if asked == KernelChoice::Plain { plain } else { fast })
+            }))
         };
         assert_eq!(verdict(0.01, f64::NAN).expect("right"), Verdict::Right);
         for fast in [0.5, f64::INFINITY, f64::NAN] {

@@ -7,6 +7,8 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use serde::{Deserialize, Serialize};
+
 use super::program::Pipelines;
 use super::{Buffer, Purpose};
 use crate::{Error, Result};
@@ -102,7 +104,7 @@ impl AdapterDescription {
 }
 
 /// Cooperative matrices of `side` x `side`, factors of f16 and sums of f32, that subgroups of `lanes` lanes hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cooperative {
     /// 16, or 8 (Mesa's software driver).
     pub side: u32,

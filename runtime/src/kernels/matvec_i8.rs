@@ -89,7 +89,7 @@ pub(super) fn dispatch(
     let outputs = teams * outputs(p.epilogue);
     let coding = coded::parts(p.y_codes, rows as usize * outputs, label);
     let team_sums =
-        if target.subgroups { shader!("parts/teams_subgroup.wgsl") } else { shader!("parts/teams_plain.wgsl") };
+        if target.twins.subgroups { shader!("parts/teams_subgroup.wgsl") } else { shader!("parts/teams_plain.wgsl") };
     let mut sources =
         vec![shader!("matvec_i8.wgsl"), shader!("parts/input_coded.wgsl"), shader!("parts/row_of_four.wgsl")];
     sources.extend([rows_part, team_sums, shader!("parts/four.wgsl")]);
@@ -102,7 +102,7 @@ pub(super) fn dispatch(
         ("TEAM", team as f64),
         ("TEAMS", teams as f64),
         ("OUTPUTS", outputs as f64),
-        ("SLOT_SUMS", (slots * if target.subgroups { team * teams } else { teams }) as f64),
+        ("SLOT_SUMS", (slots * if target.twins.subgroups { team * teams } else { teams }) as f64),
         ("NORMED", f64::from(u8::from(x.normed))),
     ];
     constants.extend(target.shared(team));

@@ -37,7 +37,7 @@ impl Sharing {
         let rows = heads.nope.max(shape.rope);
         let items = q_b.k_padded() / if coded { GROUP } else { 8 };
         let sets = rows.div_ceil(4);
-        let mut team = if target.subgroups { 32 } else { LEAST_TEAM };
+        let mut team = if target.twins.subgroups { 32 } else { LEAST_TEAM };
         while team < items && 2 * team * sets <= most {
             team *= 2;
         }
@@ -52,12 +52,13 @@ impl Sharing {
 
     /// Sums that teams exchange: numbers with subgroups, quads without.
     fn sums(self, target: Target) -> usize {
-        self.rounds * if target.subgroups { self.lanes() } else { self.teams }
+        self.rounds * if target.twins.subgroups { self.lanes() } else { self.teams }
     }
 
     /// Bytes of workgroup memory.
     fn memory(self, shape: CacheShape, target: Target) -> usize {
-        let exchange = if target.subgroups { 4 * self.sums(target) } else { 16 * (self.sums(target) + self.lanes()) };
+        let exchange =
+            if target.twins.subgroups { 4 * self.sums(target) } else { 16 * (self.sums(target) + self.lanes()) };
         16 * (self.lanes() + shape.row_quads()) + 4 * self.rows + exchange
     }
 }
@@ -161,8 +162,11 @@ impl MlaProject<'_> {
         ]);
         constants.extend(target.shared(sharing.team));
         constants.extend(if coded { q_b.dot_constants() } else { q_b.constants() });
-        let teams =
-            if target.subgroups { shader!("parts/teams_subgroup.wgsl") } else { shader!("parts/teams_plain.wgsl") };
+        let teams = if target.twins.subgroups {
+            shader!("parts/teams_subgroup.wgsl")
+        } else {
+            shader!("parts/teams_plain.wgsl")
+        };
         let product = if coded { shader!("parts/project_i8.wgsl") } else { shader!("parts/project_f32.wgsl") };
         let kv_b = match self.kv_b.format() {
             WeightFormat::F32 => shader!("parts/kv_b_f32.wgsl"),

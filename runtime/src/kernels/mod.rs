@@ -30,10 +30,12 @@ pub mod ssm_conv;
 pub mod ssm_scan;
 pub mod ssm_shape;
 pub mod ssm_states;
+mod twins;
 
 pub use matrix::Matrix;
+pub use twins::{Axis, Twins};
 
-use crate::gpu::{Access, Binding, Buffer, Cooperative, Cost, Dispatch, Grid, Kernel, Limits};
+use crate::gpu::{Access, Binding, Buffer, Cost, Dispatch, Grid, Kernel, Limits};
 
 /// The text of a file of `shaders/`.
 macro_rules! shader {
@@ -46,12 +48,8 @@ pub(crate) use shader;
 /// What kernels are chosen for.
 #[derive(Debug, Clone, Copy)]
 pub struct Target {
-    /// Sums by subgroup operations instead of a tree in workgroup memory.
-    pub subgroups: bool,
-    /// One order of summation whatever the number of rows: no tiled products, no chunked scan, no split attention.
-    pub plain: bool,
-    /// Cooperative matrices, for products of many rows with weights that are not f32.
-    pub cooperative: Option<Cooperative>,
+    /// Which of several kernels for one thing run.
+    pub twins: Twins,
     /// Rows that a step may have.
     pub max_rows: u32,
     /// Slots, and so the rows of a batch.
@@ -64,12 +62,16 @@ impl Target {
     /// the last one that are not there.
     pub(crate) fn lanes(self, wg: usize) -> &'static str {
         let full = wg.is_multiple_of(64);
-        if self.subgroups && full { shader!("parts/lanes_subgroup.wgsl") } else { shader!("parts/lanes_plain.wgsl") }
+        if self.twins.subgroups && full {
+            shader!("parts/lanes_subgroup.wgsl")
+        } else {
+            shader!("parts/lanes_plain.wgsl")
+        }
     }
 
     /// The constant of `parts/teams_subgroup.wgsl` for teams of so many lanes.
     pub(crate) fn shared(self, team: usize) -> Option<(&'static str, f64)> {
-        self.subgroups.then(|| ("SHARED", (self.limits.subgroup as usize).min(team) as f64))
+        self.twins.subgroups.then(|| ("SHARED", (self.limits.subgroup as usize).min(team) as f64))
     }
 
     /// Folds `MAX_ROWS` into the constants of a kernel that reads the step.

@@ -122,10 +122,10 @@ impl<'a> Product<'a> {
         if let Some(norm) = self.norm {
             assert_words(norm.weight, k as u64, "the norm's weight");
         }
-        if width.is_tiled() && !target.plain {
+        if width.is_tiled() && !target.twins.plain {
             return self.of_many_rows(label, width, target);
         }
-        if !target.plain && self.weight.format().is_quantized() {
+        if target.twins.matvec_i8 && self.weight.format().is_quantized() {
             return self.of_few_coded_rows(label, width, target);
         }
         assert!(self.y_codes.is_none(), "{label}: only products on int8 dot products leave y coded");
@@ -136,7 +136,7 @@ impl<'a> Product<'a> {
     /// Whether y can be left coded: a product of few rows with this weight.
     pub fn can_code(weight: &Matrix, epilogue: Epilogue, target: Target) -> bool {
         let whole = weight.parts(&target.limits, CODED_OTHERS).len() == 1;
-        !target.plain && weight.format().is_quantized() && whole && matvec_i8::can_code(epilogue, target)
+        target.twins.matvec_i8 && weight.format().is_quantized() && whole && matvec_i8::can_code(epilogue, target)
     }
 
     fn of_few_coded_rows(&self, label: &str, width: Width, target: Target) -> Vec<Dispatch> {
@@ -169,8 +169,7 @@ impl<'a> Product<'a> {
         let Scratch { rows, codes, half, parts } = self.scratch;
         let (step, x, weight, logit_rows) = (self.step, self.x, self.weight, self.logit_rows);
         let k = weight.k();
-        let quantized = weight.format().is_quantized();
-        if let Some(matrices) = target.cooperative.filter(|_| weight.format() != WeightFormat::F32) {
+        if let Some(matrices) = target.twins.matmul_coop.filter(|_| weight.format() != WeightFormat::F32) {
             let prepare = HalfRows { step, x, norm: self.norm, y: half, width: k, logit_rows };
             let product = MatMulCoop { step, x: half, weight, y: self.y, epilogue: self.epilogue, logit_rows, parts };
             let mut all = vec![prepare.dispatch(label, target)];
@@ -178,7 +177,7 @@ impl<'a> Product<'a> {
             all.extend(product.dispatches(label, matrices, most_rows, target));
             return all;
         }
-        if quantized {
+        if target.twins.matmul_i8 && weight.format().is_quantized() {
             let quantize = QuantizeRows { step, x, norm: self.norm, codes, width: k, logit_rows };
             let (y, epilogue) = (self.y, self.epilogue);
             let product = MatMulI8 { step, codes, k, weight, y, epilogue, logit_rows };

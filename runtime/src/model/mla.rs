@@ -116,7 +116,7 @@ impl Mla {
 
         // q_a and [latent | k_pe] in one product.
         let a = work.wide.strided(self.a_proj.n());
-        let at_once = !pass.is_wide() && !target.plain && self.q_rank.is_some() && self.kv_norm.is_none();
+        let at_once = !pass.is_wide() && !target.twins.plain && self.q_rank.is_some() && self.kv_norm.is_none();
         let fits = |coded| at_once && MlaProject::fits(&self.q_proj, &self.kv_b_proj, h, s, coded, target);
         let y_codes = pass.codes(work, fits(true) && Product::can_code(&self.a_proj, Epilogue::Store, target));
         let a_proj = work.product(work.x.all(), Some(norm), &self.a_proj, a, Epilogue::Store);
@@ -167,7 +167,7 @@ impl Mla {
         let spans = options.spans(pass.is_wide());
         let (sums, weights) = (&work.sums, &work.weights);
         let attend = MlaAttend { step, shape: s, heads: h.heads, spans, query, latents, sums, weights };
-        let matrices = target.cooperative.filter(|m| mla_attend_coop::fits(s, *m, &target.limits));
+        let matrices = target.twins.mla_attend_coop.filter(|m| mla_attend_coop::fits(s, *m, &target.limits));
         all.push(match matrices {
             Some(matrices) => mla_attend_coop::dispatch(&attend, label, matrices, target),
             None => attend.dispatch(label, target),

@@ -21,6 +21,7 @@ pub use work::{Rows, Work};
 
 use crate::gpu::Buffer;
 use crate::kernels::Target;
+pub use crate::kernels::Twins;
 use crate::kernels::coded::Coding;
 pub use crate::kernels::mla_latent::CacheFormat;
 use crate::kernels::product::Width;
@@ -59,6 +60,6 @@ impl Pass {
 
     /// Whether rows of a slot stand together in some number, so that recurrent layers take them by chunks.
     fn is_chunked(self) -> bool {
-        self.width == Width::Wide && !self.target.plain
+        self.width == Width::Wide && !self.target.twins.plain
     }
 }

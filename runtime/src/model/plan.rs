@@ -7,13 +7,13 @@ use super::state::{Carried, State};
 use super::work::Work;
 use super::{Pass, Tensors};
 use crate::config::{Layer, ModelConfig};
-use crate::gpu::{Buffer, Cooperative, Dispatch, Limits, Purpose};
+use crate::gpu::{Buffer, Dispatch, Limits, Purpose};
 use crate::kernels::embed::Embed;
 use crate::kernels::mla_attend::MOST_LATENT;
 use crate::kernels::mla_latent::CacheFormat;
 use crate::kernels::product::{Epilogue, Norm, Product, Width};
 use crate::kernels::sample::{MOST_VOCAB, Sample, SampleBuffers};
-use crate::kernels::{Target, rope};
+use crate::kernels::{Target, Twins, rope};
 use crate::weights::Preset;
 use crate::{Error, Result};
 
@@ -32,12 +32,7 @@ pub struct PlanOptions {
     pub narrow_rows: u32,
     /// Rows of a step whose logits may be asked for.
     pub logit_rows: u32,
-    /// One order of summation whatever the number of rows.
-    pub plain: bool,
-    /// Subgroup operations.
-    pub subgroups: bool,
-    /// Cooperative matrices.
-    pub cooperative: Option<Cooperative>,
+    pub twins: Twins,
 }
 
 /// A place in a list of dispatches where the residual stream can be looked at.
@@ -117,8 +112,8 @@ impl Plan {
     /// [`Error::Config`] for a geometry that the kernels do not cover, [`Error::Limit`] for one that the adapter does not.
     pub fn new(config: &ModelConfig, options: PlanOptions, limits: Limits) -> Result<Self> {
         check(config, &options, limits)?;
-        let PlanOptions { subgroups, cooperative, plain, max_rows, slots, .. } = options;
-        let target = Target { subgroups, cooperative, plain, max_rows, slots, limits };
+        let PlanOptions { twins, max_rows, slots, .. } = options;
+        let target = Target { twins, max_rows, slots, limits };
         let mut tensors = Tensors::new(options.preset, limits);
         let hidden = config.hidden_size;
         let embedding = tensors.matrix("model.embed_tokens.weight", config.vocab_size, hidden);

@@ -104,6 +104,15 @@ impl Programs {
     }
 }
 
+/// Compiles what a plan lists: for steps of each width, and the sampling.
+async fn compile(gpu: &Gpu, plan: &Plan) -> Result<([Programs; 4], Program)> {
+    let single = Programs::new(gpu, &plan.single).await?;
+    let narrow = Programs::new(gpu, &plan.narrow).await?;
+    let batch = Programs::new(gpu, &plan.batch).await?;
+    let wide = Programs::new(gpu, &plan.wide).await?;
+    Ok(([single, narrow, batch, wide], gpu.compile(&plan.sampling).await?))
+}
+
 impl Model {
     /// Allocates a plan's buffers, loads the checkpoint's weights into them and compiles its programs, both at a time
     /// where the target can: a browser compiles while it downloads. `progress` hears (bytes done, bytes in all) of
@@ -115,16 +124,28 @@ impl Model {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Self> {
         gpu.allocate(&plan.buffers()).await?;
-        let compile = async {
-            let single = Programs::new(&gpu, &plan.single).await?;
-            let narrow = Programs::new(&gpu, &plan.narrow).await?;
-            let batch = Programs::new(&gpu, &plan.batch).await?;
-            let wide = Programs::new(&gpu, &plan.wide).await?;
-            Ok(([single, narrow, batch, wide], gpu.compile(&plan.sampling).await?))
+        let ((), programs) = try_join(upload(&gpu, checkpoint, &plan, progress), compile(&gpu, &plan)).await?;
+        Ok(Self::new(gpu, plan, programs))
+    }
+
+    /// A model whose weights are zeros: for those who want to know how long a step takes.
+    pub async fn of_zeros(gpu: Gpu, plan: Plan) -> Result<Self> {
+        let made = async {
+            gpu.allocate(&plan.buffers()).await?;
+            compile(&gpu, &plan).await
         };
-        let ((), (programs, sampling)) = try_join(upload(&gpu, checkpoint, &plan, progress), compile).await?;
+        match made.await {
+            Ok(programs) => Ok(Self::new(gpu, plan, programs)),
+            Err(error) => {
+                gpu.release(&plan.buffers());
+                Err(error)
+            }
+        }
+    }
+
+    fn new(gpu: Gpu, plan: Plan, (programs, sampling): ([Programs; 4], Program)) -> Self {
         let ring = Ring::new(MOST_STEPS as u64 * plan.sample.sampled.size());
-        Ok(Self { gpu, plan, programs, sampling, last_request: Vec::new(), ring })
+        Self { gpu, plan, programs, sampling, last_request: Vec::new(), ring }
     }
 
     pub fn gpu(&self) -> &Gpu {

@@ -3,7 +3,6 @@
 use super::PlanOptions;
 use crate::config::{Layer, ModelConfig};
 use crate::gpu::{Buffer, Limits, Purpose};
-use crate::kernels::Matrix;
 use crate::kernels::coded;
 use crate::kernels::half_rows;
 use crate::kernels::matmul_coop;
@@ -11,6 +10,7 @@ use crate::kernels::mla_attend::Spans;
 use crate::kernels::product::{Epilogue, Norm, Product, Scratch};
 use crate::kernels::rmsnorm::Columns;
 use crate::kernels::ssm_states::SsmStates;
+use crate::kernels::{Matrix, Twins};
 
 /// Activations of a step: row-major f32, row strides padded to 32.
 #[derive(Debug, Clone)]
@@ -90,7 +90,8 @@ impl Work {
         let make = |label: &str, width: usize| Rows::new(label, rows, width);
         let f32s = |label: &str, count: usize| Buffer::new(label, 4 * count as u64, Purpose::Activations);
         let logit_rows = options.logit_rows as usize;
-        let halves = options.cooperative.is_some();
+        let Twins { matmul_coop, matmul_i8, .. } = options.twins;
+        let many_coded = matmul_i8 && matmul_coop.is_none();
         let narrow = options.narrow_rows.min(options.max_rows).max(1) as usize;
         let widest = config.hidden_size.max(config.intermediate_size).max(most.heads).max(most.n).next_multiple_of(32);
         Self {
@@ -98,9 +99,12 @@ impl Work {
             x: make("x", config.hidden_size),
             n: make("n", config.hidden_size.max(most.n)),
             x_codes: f32s("x_codes", coded::words(narrow, config.hidden_size)),
-            codes: f32s("codes", coded::words(if halves { narrow } else { rows }, widest.max(most.coded))),
-            half: f32s("half", if halves { half_rows::bytes(options.max_rows, widest) as usize / 4 } else { 0 }),
-            parts: f32s("parts", options.cooperative.map_or(0, |m| matmul_coop::parts_bytes(m, widest) as usize / 4)),
+            codes: f32s("codes", coded::words(if many_coded { rows } else { narrow }, widest.max(most.coded))),
+            half: f32s(
+                "half",
+                if matmul_coop.is_some() { half_rows::bytes(options.max_rows, widest) as usize / 4 } else { 0 },
+            ),
+            parts: f32s("parts", matmul_coop.map_or(0, |m| matmul_coop::parts_bytes(m, widest) as usize / 4)),
             wide: make("wide", most.wide),
             u: make("u", most.u),
             chunk_states: f32s("chunk_states", most.chunk_states),
@@ -182,7 +186,7 @@ impl Most {
                 up(&mut self.wide, shape.in_proj());
                 up(&mut self.u, shape.channels());
                 let (rows, slots) = (options.max_rows as usize, options.slots as usize);
-                let words = if options.plain { 0 } else { SsmStates::words(shape, rows, slots, limits) };
+                let words = if options.twins.plain { 0 } else { SsmStates::words(shape, rows, slots, limits) };
                 up(&mut self.chunk_states, words);
                 up(&mut self.heads, shape.d_inner);
             }
@@ -211,7 +215,7 @@ impl Most {
 impl PlanOptions {
     /// How attention cuts the rows' contexts.
     pub(super) fn spans(&self, wide: bool) -> Spans {
-        match (self.plain, wide) {
+        match (self.twins.plain, wide) {
             (true, _) => Spans::one(),
             (false, true) => Spans::wide(self.context as usize),
             (false, false) => Spans::narrow(self.context as usize),

@@ -21,7 +21,7 @@ mod ssm;
 use std::fmt::Debug;
 
 use zebra_runtime::gpu::{Gpu, Limits};
-use zebra_runtime::kernels::{Matrix, Target};
+use zebra_runtime::kernels::{Matrix, Target, Twins};
 use zebra_runtime::weights::WeightFormat;
 use zebra_tests::compare::Worst;
 use zebra_tests::harness::{on_gpu, report};
@@ -94,9 +94,7 @@ impl Cut {
 /// A target of this GPU, with subgroups where it has them and they are asked for.
 fn target(gpu: &Gpu, subgroups: bool, max_rows: u32) -> Target {
     Target {
-        subgroups: subgroups && gpu.has_subgroups(),
-        plain: false,
-        cooperative: None,
+        twins: Twins { subgroups: subgroups && gpu.has_subgroups(), ..Twins::portable() },
         slots: max_rows,
         max_rows,
         limits: gpu.limits(),

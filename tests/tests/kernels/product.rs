@@ -6,7 +6,7 @@ use zebra_runtime::kernels::half_rows;
 use zebra_runtime::kernels::matmul_coop;
 use zebra_runtime::kernels::product::{Epilogue, Norm, Product, Scratch, Width};
 use zebra_runtime::kernels::rmsnorm::Columns;
-use zebra_runtime::kernels::{Matrix, Target};
+use zebra_runtime::kernels::{Matrix, Target, Twins};
 use zebra_runtime::weights::WeightFormat;
 use zebra_tests::compare::{Tolerance, UNTOUCHED, Worst, compare};
 use zebra_tests::harness::{Bench, POISON, StepBuilder, on_gpu, report, shape_of};
@@ -27,6 +27,8 @@ pub struct Case {
     pub epilogue: Epilogue,
     pub width: Width,
     pub plain: bool,
+    /// In f32, also where the weight is quantized.
+    pub f32: bool,
     pub subgroups: bool,
     pub cut: Cut,
     /// Some of x are a thousand times the others.
@@ -42,7 +44,7 @@ pub struct Case {
 impl Case {
     /// Whether its kernel rounds x to int8.
     fn rounds(&self) -> bool {
-        !self.plain && !self.cooperative && self.format.is_quantized()
+        !self.plain && !self.f32 && !self.cooperative && self.format.is_quantized()
     }
 }
 
@@ -56,6 +58,7 @@ impl Default for Case {
             epilogue: Epilogue::Store,
             width: Width::Single,
             plain: false,
+            f32: false,
             subgroups: false,
             cut: Cut::Whole,
             outliers: false,
@@ -162,8 +165,13 @@ impl Data {
         let target = target(gpu, case.subgroups, MAX_ROWS);
         let cooperative = gpu.cooperative().filter(|_| case.cooperative);
         let target = Target {
-            plain: case.plain,
-            cooperative,
+            twins: Twins {
+                plain: case.plain,
+                matvec_i8: case.rounds(),
+                matmul_i8: case.rounds(),
+                matmul_coop: cooperative,
+                ..target.twins
+            },
             limits: case.cut.limits(target.limits, case.format, case.n, case.k),
             slots: if case.width == Width::Batch { case.rows as u32 } else { target.slots },
             ..target
@@ -474,6 +482,22 @@ fn weights_cut_by_limits() {
         });
     }
     table("matvec and matmul, cut weights", cases, run);
+}
+
+/// Where int8 dot products are not what is fastest, quantized weights are multiplied in f32.
+#[test]
+fn quantized_weights_in_f32() {
+    let mut cases = Vec::new();
+    let widths = [(Width::Single, 1), (Width::Narrow, 5), (Width::Batch, 11), (Width::Wide, 70)];
+    for (i, (width, rows)) in widths.into_iter().enumerate() {
+        for (j, epilogue) in EPILOGUES.into_iter().enumerate() {
+            for format in [WeightFormat::Q8, WeightFormat::Q4] {
+                let (n, k, norm, subgroups) = (134, 545, i % 2 == 0, (i + j) % 2 == 0);
+                cases.push(Case { format, n, k, rows, epilogue, width, norm, subgroups, f32: true, ..Case::default() });
+            }
+        }
+    }
+    table("matvec and matmul, quantized weights in f32", cases, run);
 }
 
 #[test]

@@ -94,7 +94,7 @@ impl<'a> Checkpoint<'a> {
         let config =
             ModelConfig::parse(family, &configs, &shape).map_err(|error| explain_mixers(error, &tensors, files))?;
         let specs = config.tensors();
-        check_tensors(&specs, &tensors, stored, &config)?;
+        check_tensors(&specs, &tensors, stored, &config).map_err(|error| explain_mixers(error, &tensors, files))?;
         Ok(Checkpoint { files, file_names, tensors, config, specs, stored })
     }
 
@@ -368,27 +368,31 @@ fn pair_quantized(index: Index) -> Result<BTreeMap<String, Stored>> {
     Ok(paired)
 }
 
-/// A layer whose mixer is of a kind that is not known fails for lack of the known one's tensors; this says so.
+/// A layer whose mixer is of another kind than the configuration says fails for lack of that one's tensors; this says so.
 fn explain_mixers(error: Error, tensors: &BTreeMap<String, Stored>, files: &dyn Files) -> Error {
     let Error::Tensor { name, found, .. } = &error else {
         return error;
     };
-    if found != "no such tensor" {
+    let parts: Vec<&str> = name.splitn(5, '.').collect();
+    let ([model, layers, n, missing, _], "no such tensor") = (&parts[..], found.as_str()) else {
+        return error;
+    };
+    let prefix = format!("{model}.{layers}.{n}.");
+    let others = ["mlp", "input_layernorm", "post_attention_layernorm"];
+    if others.contains(missing) {
         return error;
     }
-    let layer: Vec<&str> = name.splitn(4, '.').take(3).collect();
-    let prefix = format!("{}.", layer.join("."));
-    let known = ["mla", "mamba", "mlp", "input_layernorm", "post_attention_layernorm"];
     let modules: BTreeSet<&str> = tensors
         .keys()
         .filter_map(|name| name.strip_prefix(&prefix)?.split('.').next())
-        .filter(|module| !known.contains(module))
+        .filter(|module| !others.contains(module) && module != missing)
         .collect();
     if modules.is_empty() {
         return error;
     }
     let modules: Vec<String> = modules.into_iter().map(|module| format!("{prefix}{module}")).collect();
-    Error::UnknownModel { path: files.describe(), found: format!("a mixer of an unknown kind, {}", modules.join(", ")) }
+    let found = format!("{name} is missing, and there is a mixer of another kind, {}", modules.join(", "));
+    Error::UnknownModel { path: files.describe(), found }
 }
 
 /// Every tensor that the configuration asks for is there with its shape and a usable type, and no other.

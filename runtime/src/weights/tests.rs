@@ -498,17 +498,21 @@ fn other_models_are_named() {
         Folder(files.iter().map(|(name, text)| (name.to_string(), text.as_bytes().to_vec())).collect()).refusal()
     };
     let llama = r#"{"architectures": ["LlamaForCausalLM"], "model_type": "llama"}"#;
-    let supported = "supported: Zebra-Llama";
+    let mistral = r#"{"architectures": ["MistralForCausalLM"], "model_type": "mistral"}"#;
+    let supported = "supported: safetensors checkpoints of Zebra-Llama";
     assert_says(&only(&[]), &["no config.json", supported]);
     assert_says(&only(&[("model.Q4_0.gguf", "")]), &["model.Q4_0.gguf is a GGUF", supported]);
+    assert_says(&only(&[("config.json", mistral)]), &["MistralForCausalLM", "\"mistral\"", supported]);
     assert_says(
-        &only(&[("config.json", llama)]),
-        &["no hybrid_config.json", "LlamaForCausalLM", "\"llama\"", supported],
+        &only(&[("config.json", llama), ("MLA_config.json", "{}"), ("hybrid_config.json", "{}")]),
+        &["different families", "hybrid_config.json, MLA_config.json"],
     );
-    assert_says(&only(&[("config.json", llama), ("MLA_config.json", "{}")]), &["X-EcoMLA"]);
-    assert_says(&only(&[("config.json", llama), ("mamba_config.json", "{}")]), &["MambaInLlama"]);
+    assert_says(
+        &only(&[("config.json", llama), ("mla_layer_config.json", "{}")]),
+        &["mla_layer_config.json is there without MLA_config.json"],
+    );
     assert_says(&only(&[("config.json", "{}")]), &["without model_type"]);
-    assert_says(&only(&[("config.json", "{")]), &["not JSON"]);
+    assert_says(&only(&[("config.json", "{")]), &["not a JSON object"]);
 
     let mut folder = Folder::tiny();
     folder.remove("model.safetensors");
@@ -523,7 +527,85 @@ fn other_models_are_named() {
             *name = name.replace("layers.1.mamba.", "layers.1.gdn.");
         }
     });
-    assert_says(&folder.refusal(), &["unknown kind", "model.layers.1.gdn"]);
+    assert_says(
+        &folder.refusal(),
+        &["model.layers.1.mamba.conv1d.weight is missing", "another kind, model.layers.1.gdn"],
+    );
+}
+
+#[test]
+fn other_families_are_told_by_their_files() {
+    let family = |name: &str| Folder::load(&format!("tests/fixtures/{name}")).config();
+    for (name, expected, mixers) in [
+        ("tiny-gqa", Family::ZebraLlama, "mla mamba2 mamba2 mla mamba2"),
+        ("tiny-xecomla-dynamic", Family::XEcoMla, "mla mla mla"),
+        ("tiny-mambainllama", Family::MambaInLlama, "mamba2 attention mamba2 attention"),
+        ("tiny-llama", Family::Llama, "attention attention attention"),
+    ] {
+        let config = family(name);
+        let found: Vec<&str> = config.layers.iter().map(|layer| layer.mixer.name()).collect();
+        assert_eq!((config.family, &*found.join(" ")), (expected, mixers), "{name}");
+    }
+    let dynamic = family("tiny-xecomla-dynamic");
+    let ranks = |layer: usize| match &dynamic.layers[layer].mixer.kind {
+        MixerKind::Mla(c) => (c.q_lora_rank, c.kv_lora_rank),
+        _ => panic!("MLA"),
+    };
+    assert_eq!([ranks(0), ranks(1), ranks(2)], [(Some(32), 24), (Some(16), 8), (Some(24), 16)]);
+    let llama = family("tiny-llama");
+    assert_eq!((llama.cache_elements(), llama.base_cache_elements()), (192, 192));
+}
+
+#[test]
+fn what_other_families_cannot_be_is_refused() {
+    type Edit = fn(&mut Value);
+    let cases: [(&str, &str, Edit, &[&str]); 9] = [
+        ("tiny-llama", "config.json", |c| c["attention_bias"] = true.into(), &["attention_bias", "false"]),
+        ("tiny-llama", "config.json", |c| c["hidden_act"] = "gelu".into(), &["hidden_act", "silu", "gelu"]),
+        (
+            "tiny-llama",
+            "config.json",
+            |c| c["num_key_value_heads"] = 3.into(),
+            &["num_key_value_heads", "divisor", "3"],
+        ),
+        (
+            "tiny-llama",
+            "config.json",
+            |c| c["rope_scaling"]["rope_type"] = "longrope".into(),
+            &["rope_scaling.rope_type", "llama3", "longrope"],
+        ),
+        (
+            "tiny-llama",
+            "config.json",
+            |c| c["rope_scaling"]["low_freq_factor"] = 8.into(),
+            &["rope_scaling.low_freq_factor", "less than", "8"],
+        ),
+        ("tiny-mambainllama", "mamba_config.json", |c| c["n_layer"] = 5.into(), &["mamba_config.json", "n_layer", "5"]),
+        (
+            "tiny-mambainllama",
+            "mamba_config.json",
+            |c| c["attn_layers"] = json!([1]),
+            &["another kind", "layers.3.self_attn"],
+        ),
+        ("tiny-xecomla-fixed", "MLA_config.json", |c| c["attn_layers"] = json!([9]), &["attn_layers", "below 3"]),
+        (
+            "tiny-xecomla-fixed",
+            "mla_layer_config.json",
+            |c| c["qk_rope_head_dim"] = 7.into(),
+            &["mla_layer_config.json", "qk_rope_head_dim", "even"],
+        ),
+    ];
+    for (fixture, file, edit, says) in cases {
+        let mut folder = Folder::load(&format!("tests/fixtures/{fixture}"));
+        folder.json(file, edit);
+        assert_says(&folder.refusal(), says);
+    }
+    // What Qwen has and Llama has not.
+    let mut folder = Folder::load("tests/fixtures/tiny-llama");
+    folder.tensors(|list| {
+        list.push(("model.layers.0.self_attn.q_norm.weight".into(), Dtype::F32, vec![16], vec![0; 64]));
+    });
+    assert_says(&folder.refusal(), &["model.layers.0.self_attn.q_norm.weight", "belongs to none"]);
 }
 
 #[test]

@@ -38,7 +38,7 @@ impl Mamba1Shape {
     }
 
     /// Where they begin.
-    fn offsets(&self) -> [usize; 5] {
+    pub fn offsets(&self) -> [usize; 5] {
         let mut at = 0;
         self.parts().map(|width| {
             let offset = at;

@@ -258,8 +258,7 @@ fn holds_for(name: &str) {
     for (kernels, count, tolerance) in [(KernelChoice::Plain, 12, 0.0), (KernelChoice::Auto, 12, 1e-3)] {
         let mut engine = engine(name, LoadOptions { slots: count, logit_rows: Some(64), ..options(kernels) });
         let prompts: Vec<Vec<u32>> = (0..count).map(|i| ids(5 + 4 * i, i as u32)).collect();
-        let (alone, together) =
-            (batch_logits(&mut engine, &prompts, false), batch_logits(&mut engine, &prompts, true));
+        let (alone, together) = (batch_logits(&mut engine, &prompts, false), batch_logits(&mut engine, &prompts, true));
         let worst = together.iter().zip(&alone).map(|(a, b)| differ(a, b)).fold(0.0, f64::max);
         assert!(worst <= tolerance, "{name}: {count} slots, {kernels:?}: {worst:.2e} sd");
         assert!(differ(&together[0], &alone[1]) > 0.1, "the control: another slot's logits are not these");

@@ -10,8 +10,8 @@ use naga::valid::{Capabilities, ValidationFlags, Validator};
 use pollster::block_on;
 use serde_json::{Value, json};
 use zebra_runtime::config::{
-    BaseAttention, Family, Layer, Mamba1Config, Mamba2Config, MixerConfig, MixerKind, MlaConfig, MlpConfig, ModelConfig, NormConfig,
-    Rope,
+    BaseAttention, Family, Layer, Mamba1Config, Mamba2Config, MixerConfig, MixerKind, MlaConfig, MlpConfig,
+    ModelConfig, NormConfig, Rope,
 };
 use zebra_runtime::engine::CacheFormat;
 use zebra_runtime::gpu::{Access, Buffer, Cooperative, Dispatch, Limits, Purpose};

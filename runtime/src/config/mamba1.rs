@@ -61,6 +61,9 @@ pub(super) fn sizes(file: &Object, hidden: usize) -> Result<Mamba1Config> {
         for (key, value) in [("conv_bias", true), ("bias", false), ("repeat_kv_before_conv", true)] {
             ssm.expect_flag(key, value)?;
         }
+        if let Some(groups) = ssm.optional("ngroups") {
+            return Err(ssm.wrong("ngroups", "no such key, as the layers' tensors are Mamba1's", groups.clone()));
+        }
         expand = ssm.optional_size("expand", 64)?.unwrap_or(expand);
         if ssm.optional("dt_rank").is_some_and(|rank| rank != "auto") {
             dt_rank = ssm.size("dt_rank", MAX_WIDTH)?;

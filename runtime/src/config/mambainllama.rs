@@ -16,8 +16,11 @@ enum Sizes {
 }
 
 /// What a layer's tensors say that it is, each with one that no other kind has.
-const KINDS: [(&str, &str); 3] =
-    [("attention", "self_attn.q_proj.weight"), ("mamba2", "mamba.in_proj.weight"), ("mamba1", "mamba.in_proj_x.weight")];
+const KINDS: [(&str, &str); 3] = [
+    ("attention", "self_attn.q_proj.weight"),
+    ("mamba2", "mamba.in_proj.weight"),
+    ("mamba1", "mamba.in_proj_x.weight"),
+];
 
 pub(super) fn read(files: &ConfigFiles, shapes: Shapes<'_>) -> Result<ModelConfig> {
     let base = Llama::new(files)?;

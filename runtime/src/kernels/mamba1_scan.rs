@@ -147,7 +147,10 @@ impl Mamba1Scan<'_> {
             }
             TimeSteps::Project(dt_proj) => {
                 assert!((dt_proj.n(), dt_proj.k()) == (s.d_inner, s.dt_rank), "{label}: {dt_proj:?}");
-                assert!(Self::can_project(dt_proj, target), "{label}: dt_proj does not fit into the adapter's bindings");
+                assert!(
+                    Self::can_project(dt_proj, target),
+                    "{label}: dt_proj does not fit into the adapter's bindings"
+                );
                 let part: matrix::Part<'_> = dt_proj.parts(&target.limits, BUFFERS + 1)[0];
                 octs = dt_proj.k_padded() / 8;
                 sources.push(shader!("parts/dt_proj.wgsl"));

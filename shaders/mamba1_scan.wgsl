@@ -90,14 +90,14 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) groups: 
     let holder = min(item * CHANNELS + place, params.d_inner - 1u);
     let is_holder = item * CHANNELS + place < params.d_inner;
     let pair_at = slot_at + holder * PAIRS + pair;
-    let log = a_log[holder * PAIRS + pair];
+    let rate = a_log[holder * PAIRS + pair];
     var s = state[pair_at];
 
     if (PROJECTS) {
         project(segment.first, min(ROWS, segment.count), holder, place, pair);
         workgroupBarrier();
     }
-    let a = -exp(log);
+    let a = -exp(rate);
     var window = vec4<f32>(0.0);
     for (var first = 0u; first < segment.count; first += ROWS) {
         let count = min(ROWS, segment.count - first);

@@ -629,6 +629,7 @@ fn mambainllama_layers_are_what_their_tensors_say() {
     assert_eq!(folder.config(), config);
     folder.json("mamba_config.json", |c| c["ssm_cfg"]["dt_rank"] = "auto".into());
     assert_eq!(folder.config(), config);
+    assert_eq!(quantized(&folder, Preset::Q4).config(), config);
 
     type Edit = fn(&mut Value);
     let cases: [(&str, Edit, &[&str]); 11] = [

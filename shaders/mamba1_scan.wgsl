@@ -6,10 +6,11 @@
 //   S = exp(-exp(A_log) dt) S + dt u B          S [channels, 16]
 //   y = (S C + D u) * silu(z)
 //
-// One workgroup owns CHANNELS channels of one segment and walks its rows, ROWS at a time. Only S goes from row to row: of a
-// block everything else is made at once, a lane for each channel of each row; then a lane holds a pair of a channel's S and
-// takes the block's rows in turn, with no barrier between them, four rows' decays ahead of their sums; then what the pairs
-// leave is summed and gated, again a lane for each channel of each row. The next block's inputs are under way meanwhile.
+// One workgroup owns CHANNELS channels of one segment and walks its rows, ROWS at a time. Only S goes from row to row:
+// of a block everything else is made at once, a lane for each channel of each row; then a lane holds a pair of a
+// channel's S and takes the block's rows in turn, with no barrier between them, four rows' decays ahead of their sums;
+// then what the pairs leave is summed and gated, again a lane for each channel of each row. The next block's inputs are
+// under way meanwhile.
 //
 // parts/dt_proj.wgsl makes W_dt down here, for few rows; parts/dt_rows.wgsl reads what a product before it made. Where
 // out_proj takes its input in int8, the workgroup rounds its group of 32 channels and y is not written.
@@ -41,14 +42,14 @@ struct Params {
 @group(0) @binding(1) var<uniform> params: Params;
 @group(0) @binding(2) var<storage, read> rows: array<vec4<f32>>;         // [rows, in_quads] [down | x | z | B | C]
 @group(0) @binding(3) var<storage, read> conv_weight: array<vec4<f32>>;  // [d_inner] taps, the current input's last
-@group(0) @binding(4) var<storage, read> channels: array<vec4<f32>>;     // [d_inner] (D, W_dt's bias, the convolution's, 0)
+@group(0) @binding(4) var<storage, read> channels: array<vec4<f32>>;     // [d_inner] (D, W_dt's bias, the conv's, 0)
 @group(0) @binding(5) var<storage, read> a_log: array<vec2<f32>>;        // [d_inner, PAIRS]
-@group(0) @binding(6) var<storage, read_write> state: array<vec2<f32>>;  // [slots] of [d_inner, PAIRS], [d_inner, 2] taps
+@group(0) @binding(6) var<storage, read_write> state: array<vec2<f32>>; // [slots] ([d_inner, PAIRS], taps [d_inner, 2])
 @group(0) @binding(7) var<storage, read_write> y: array<f32>;            // [rows, y_stride]
 
 var<workgroup> us: array<vec2<f32>, WG>;     // [ROWS, CHANNELS] (dt, u)
 var<workgroup> bc: array<vec2<f32>, WG>;     // [ROWS, CHANNELS] (B, C) of state c % 16 of channel c's group
-var<workgroup> parts: array<f32, PARTS>;     // [ROWS, CHANNELS, PITCH] each pair's share of S C, and before of W_dt down
+var<workgroup> parts: array<f32, PARTS>;     // [ROWS, CHANNELS, PITCH] shares of S C, and before of W_dt down
 
 // What a lane needs of a row.
 struct Inputs {

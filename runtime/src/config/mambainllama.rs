@@ -1,5 +1,5 @@
-//! MambaInLlama: `config.json` is the base Llama's, `mamba_config.json` says which layers keep its attention and gives the
-//! sizes of the others, all of them Mamba2 or all Mamba1, which the tensors tell.
+//! MambaInLlama: `config.json` is the base Llama's, `mamba_config.json` says which layers keep its attention and gives
+//! the sizes of the others, all of them Mamba2 or all Mamba1, which the tensors tell.
 
 use super::layers::MixerKind;
 use super::llama::{Llama, listed};
@@ -45,8 +45,8 @@ pub(super) fn read(files: &ConfigFiles, shapes: Shapes<'_>) -> Result<ModelConfi
     })
 }
 
-/// The kind of the layers that are not attention: what their tensors are. Where none is there, `ssm_cfg` says it, and that
-/// they are missing is said later.
+/// The kind of the layers that are not attention: what their tensors are. Where none is there, `ssm_cfg` says it, and
+/// that they are missing is said later.
 fn mamba_kind(mamba: &Object, is_attention: &[bool], shapes: Shapes<'_>) -> Result<&'static str> {
     let mut found: Option<(usize, &'static str)> = None;
     for (n, &attends) in is_attention.iter().enumerate() {

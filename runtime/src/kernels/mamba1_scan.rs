@@ -19,8 +19,8 @@ const PITCH: usize = PAIRS + 1;
 /// Storage buffers that it binds beside W_dt, or the rows of dt, and beside y's codes.
 const BUFFERS: u32 = 7;
 
-/// The numbers of a Mamba1 mixer, and the columns of its first product: [down | x | z | B | C], each from a multiple of 32
-/// on.
+/// The numbers of a Mamba1 mixer, and the columns of its first product: [down | x | z | B | C], each from a multiple of
+/// 32 on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mamba1Shape {
     /// Channels, whole groups of [`STATES`].

@@ -71,7 +71,8 @@ impl Mixer for Mamba1 {
         let rows = work.wide.strided(self.in_proj.n());
         let in_proj = work.product(work.x.all(), Some(norm), &self.in_proj, rows, Epilogue::Store);
         let mut all = product("in_proj", Product { x_codes: pass.x_codes(work), ..in_proj });
-        // Few rows' time steps are made in the scan; the plain kernels make them in one way, however many rows there are.
+        // Few rows' time steps are made in the scan; the plain kernels make them in one way, however many
+        // rows there are.
         let at_once = !pass.is_wide() && !target.twins.plain && Mamba1Scan::can_project(&self.dt_proj, target);
         let time_steps = if at_once {
             TimeSteps::Project(&self.dt_proj)

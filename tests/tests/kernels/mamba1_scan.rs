@@ -26,8 +26,8 @@ struct Case {
     outliers: bool,
 }
 
-/// Products and exponentials of a few units in the last place, summed over 16 states. An outlier is the larger part of some
-/// sums, of which little is left where it cancels.
+/// Products and exponentials of a few units in the last place, summed over 16 states. An outlier is the larger part of
+/// some sums, of which little is left where it cancels.
 fn tolerance(outliers: bool) -> Tolerance {
     Tolerance::sd(if outliers { 3e-4 } else { 3e-5 })
 }
@@ -161,8 +161,8 @@ fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
     Ok(worst)
 }
 
-/// (d_inner, d_xb, dt_rank): the tiny fixture, one group, groups of no whole 32, x of each channel its own, repeats that
-/// are odd, ranks that leave lanes idle or ask for a second round, and what is released.
+/// (d_inner, d_xb, dt_rank): the tiny fixture, one group, groups of no whole 32, x of each channel its own, repeats
+/// that are odd, ranks that leave lanes idle or ask for a second round, and what is released.
 const SHAPES: [(usize, usize, usize); 9] = [
     (128, 64, 4),
     (16, 16, 1),

@@ -86,6 +86,10 @@ fn layer(index: usize, layer: &Layer) -> Value {
             "d_inner": m.d_inner, "d_xb": m.d_xb, "d_conv": m.d_conv,
             "repeat_kv_before_conv": m.repeat_kv_before_conv,
         }),
+        MixerKind::Mamba1(m) => json!({
+            "layer": index, "mixer": mixer, "d_state": m.d_state(), "d_inner": m.d_inner, "d_xb": m.d_xb,
+            "d_conv": m.d_conv(), "dt_rank": m.dt_rank,
+        }),
     }
 }
 
@@ -156,6 +160,9 @@ fn readable(r: &Value, config: &ModelConfig) -> String {
             }
             MixerKind::Mamba2(m) => {
                 line(format_args!("  {i:>2} mamba2  {} heads of {}×{}", m.heads, m.head_dim, m.head_dim))
+            }
+            MixerKind::Mamba1(m) => {
+                line(format_args!("  {i:>2} mamba1  {} channels of {}, dt rank {}", m.d_inner, m.d_state(), m.dt_rank))
             }
         }
     }

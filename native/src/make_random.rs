@@ -296,6 +296,11 @@ fn small_tensor(spec: &TensorSpec, random: &mut Random) -> Vec<f32> {
             let dt = 0.001 * 100f64.powf(u);
             dt + (-(-dt).exp_m1()).ln()
         }),
+        // As dt_bias, which Mamba1 adds twice.
+        "bias" if parts[1] == "dt_proj" => drawn(|u| {
+            let dt = 0.001 * 100f64.powf(u);
+            0.5 * (dt + (-(-dt).exp_m1()).ln())
+        }),
         "bias" => vec![0.0; count],
         // Four taps: a standard deviation of 1/2.
         "weight" if parts[1] == "conv1d" => drawn(|u| (u - 0.5) * 3f64.sqrt()),
@@ -656,7 +661,7 @@ mod tests {
                 .iter()
                 .filter_map(|layer| match &layer.mixer.kind {
                     MixerKind::Mla(mla) => Some(mla.latent_dim()),
-                    MixerKind::Mamba2(_) | MixerKind::Attention(_) => None,
+                    MixerKind::Mamba2(_) | MixerKind::Mamba1(_) | MixerKind::Attention(_) => None,
                 })
                 .collect();
             assert_eq!((latents.len(), latents.iter().sum::<usize>()), (mla, latent), "{name}");

@@ -35,7 +35,7 @@ fn f32_probe(
 }
 
 /// One or more of each family, see tests/golden/README.md.
-const TINY: [&str; 11] = [
+const TINY: [&str; 12] = [
     "tiny-gqa",
     "tiny-mha",
     "tiny-lnorm",
@@ -45,6 +45,7 @@ const TINY: [&str; 11] = [
     "tiny-xecomla-dynamic",
     "tiny-xecomla-smollm",
     "tiny-mambainllama",
+    "tiny-mambainllama-mamba1",
     "tiny-llama",
     "tiny-llama-untied",
 ];

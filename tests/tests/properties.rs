@@ -236,6 +236,54 @@ fn a_restored_or_forked_slot_never_left() {
     }
 }
 
+/// The same three properties, in short, of layers that tiny-gqa does not have.
+fn holds_for(name: &str) {
+    let files = tiny(name);
+    let prompt = ids(70, 3);
+    for (kernels, tolerance) in [(KernelChoice::Plain, 0.0), (KernelChoice::Auto, 1e-4)] {
+        let run = |chunk| -> Vec<NamedTensor> {
+            let options = ProbeOptions { preset: Preset::F32, cache: CacheFormat::F32, decode: 3, chunk, kernels };
+            block_on(probe(&*files, gpu(), &prompt, &options)).expect("it runs")
+        };
+        let one_by_one = run(1);
+        for chunk in [3, 7, 41, 70] {
+            for (a, b) in run(chunk).iter().zip(&one_by_one) {
+                if let (Values::F32(x), Values::F32(y)) = (&a.values, &b.values) {
+                    let worst = differ(x, y);
+                    assert!(worst <= tolerance, "{name}: {} in chunks of {chunk}, {kernels:?}: {worst:.2e} sd", a.name);
+                }
+            }
+        }
+    }
+    for (kernels, count, tolerance) in [(KernelChoice::Plain, 12, 0.0), (KernelChoice::Auto, 12, 1e-3)] {
+        let mut engine = engine(name, LoadOptions { slots: count, logit_rows: Some(64), ..options(kernels) });
+        let prompts: Vec<Vec<u32>> = (0..count).map(|i| ids(5 + 4 * i, i as u32)).collect();
+        let (alone, together) = (batch_logits(&mut engine, &prompts, false), batch_logits(&mut engine, &prompts, true));
+        let worst = together.iter().zip(&alone).map(|(a, b)| differ(a, b)).fold(0.0, f64::max);
+        assert!(worst <= tolerance, "{name}: {count} slots, {kernels:?}: {worst:.2e} sd");
+        assert!(differ(&together[0], &alone[1]) > 0.1, "the control: another slot's logits are not these");
+    }
+    // In q8 too, whose rows go from kernel to kernel in int8.
+    for preset in [Preset::F32, Preset::Q8] {
+        let load = LoadOptions { preset: Some(preset), slots: 2, ..options(KernelChoice::Auto) };
+        let mut engine = engine(name, load);
+        answer(&mut engine, 0, Some(&ids(40, 5)), &drawn(6));
+        let at_a = block_on(engine.snapshot(0)).expect("a snapshot");
+        let straight = answer(&mut engine, 0, None, &drawn(14));
+        answer(&mut engine, 0, Some(&ids(60, 9)), &drawn(9));
+        for slot in [0, 1] {
+            engine.restore(slot, &at_a).expect("restores");
+            assert_eq!(answer(&mut engine, slot, None, &drawn(14)).ids, straight.ids, "{name} as {preset}");
+        }
+    }
+    println!("{name}: cut anywhere, in a batch, restored: the same");
+}
+
+#[test]
+fn it_holds_for_mamba1_layers() {
+    holds_for("tiny-mambainllama-mamba1");
+}
+
 #[test]
 fn a_slot_that_was_filled_by_steps_can_be_forked() {
     let mut engine = engine("tiny-gqa", LoadOptions { slots: 2, ..options(KernelChoice::Auto) });

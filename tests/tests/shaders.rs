@@ -10,8 +10,8 @@ use naga::valid::{Capabilities, ValidationFlags, Validator};
 use pollster::block_on;
 use serde_json::{Value, json};
 use zebra_runtime::config::{
-    BaseAttention, Family, Layer, Mamba2Config, MixerConfig, MixerKind, MlaConfig, MlpConfig, ModelConfig, NormConfig,
-    Rope,
+    BaseAttention, Family, Layer, Mamba1Config, Mamba2Config, MixerConfig, MixerKind, MlaConfig, MlpConfig,
+    ModelConfig, NormConfig, Rope,
 };
 use zebra_runtime::engine::CacheFormat;
 use zebra_runtime::gpu::{Access, Buffer, Cooperative, Dispatch, Limits, Purpose};
@@ -90,8 +90,13 @@ fn released(
 }
 
 fn configurations() -> Vec<(String, ModelConfig)> {
-    let folders =
-        ["models/zebra-pocket", "tests/fixtures/tiny-gqa", "tests/fixtures/tiny-mha", "tests/fixtures/tiny-lnorm"];
+    let folders = [
+        "models/zebra-pocket",
+        "tests/fixtures/tiny-gqa",
+        "tests/fixtures/tiny-mha",
+        "tests/fixtures/tiny-lnorm",
+        "tests/fixtures/tiny-mambainllama-mamba1",
+    ];
     let mut all: Vec<_> = folders
         .iter()
         .map(|folder| {
@@ -103,6 +108,13 @@ fn configurations() -> Vec<(String, ModelConfig)> {
     all.push(("1B".into(), released(2048, 8192, 32, [1344, 128], [32, 32, 64], 512)));
     all.push(("3B".into(), released(3072, 8192, 24, [1536, 128], [64, 64, 128], 1024)));
     all.push(("8B".into(), released(4096, 14_336, 32, [2048, 160], [64, 64, 128], 1024)));
+    for (name, hidden, mlp) in [("3B of Mamba1", 3072, 8192), ("8B of Mamba1", 4096, 14_336)] {
+        let mut config = released(hidden, mlp, 32, [1, 1], [1, 2, 1], 1024);
+        let mamba1 = Mamba1Config { d_inner: hidden, d_xb: 1024, dt_rank: hidden / 16 };
+        config.layers.remove(0);
+        config.layers[0].mixer.kind = MixerKind::Mamba1(mamba1);
+        all.push((name.into(), config));
+    }
     all
 }
 

@@ -19,7 +19,7 @@ pub enum Family {
     ZebraLlama,
     /// AMD's X-EcoMLA: a Llama whose layers became MLA.
     XEcoMla,
-    /// MambaInLlama: attention and Mamba2 layers.
+    /// MambaInLlama: attention and Mamba2 or Mamba1 layers.
     MambaInLlama,
     /// Llama 3 and others of its form.
     Llama,

@@ -1,6 +1,6 @@
 //! What a layer is made of: a mixer and an MLP, each behind a norm, with the names and shapes of their tensors.
 
-use super::{AttentionConfig, Mamba2Config, MlaConfig, TensorList, TensorSpec};
+use super::{AttentionConfig, Mamba1Config, Mamba2Config, MlaConfig, TensorList, TensorSpec};
 
 /// `x += mixer(input_norm(x)); x += mlp(post_norm(x))`.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,6 +42,8 @@ pub enum MixerKind {
     Mla(MlaConfig),
     /// A Mamba2 state-space mixer in MambaInLlama's form.
     Mamba2(Mamba2Config),
+    /// A Mamba1 state-space mixer in MambaInLlama's form.
+    Mamba1(Mamba1Config),
     /// Grouped-query attention.
     Attention(AttentionConfig),
 }
@@ -60,6 +62,7 @@ impl Layer {
         match &self.mixer.kind {
             MixerKind::Mla(mla) => mla.tensors(prefix, hidden, list),
             MixerKind::Mamba2(mamba2) => mamba2.tensors(prefix, hidden, list),
+            MixerKind::Mamba1(mamba1) => mamba1.tensors(prefix, hidden, list),
             MixerKind::Attention(attention) => attention.tensors(prefix, hidden, list),
         }
         self.post_norm.tensors(hidden, list);
@@ -88,6 +91,7 @@ impl MixerConfig {
         match self.kind {
             MixerKind::Mla(_) => "mla",
             MixerKind::Mamba2(_) => "mamba2",
+            MixerKind::Mamba1(_) => "mamba1",
             MixerKind::Attention(_) => "attention",
         }
     }
@@ -96,7 +100,7 @@ impl MixerConfig {
     pub fn cache_elements(&self) -> usize {
         match &self.kind {
             MixerKind::Mla(mla) => mla.latent_dim(),
-            MixerKind::Mamba2(_) => 0,
+            MixerKind::Mamba2(_) | MixerKind::Mamba1(_) => 0,
             MixerKind::Attention(attention) => attention.cached(),
         }
     }

@@ -2,12 +2,13 @@
 //! know ranks and kv heads. Holds numbers and names only: no tensor is read here.
 //!
 //! A family is one reader (`zebra`, `xecomla`, `mambainllama`, `llama`): it turns its files into a [`ModelConfig`], the same
-//! for all. A kind of mixer has its sizes and its tensors' names in one file (`mla`, `mamba2`, `attention`).
+//! for all. A kind of mixer has its sizes and its tensors' names in one file (`mla`, `mamba1`, `mamba2`, `attention`).
 
 mod attention;
 mod family;
 mod layers;
 mod llama;
+mod mamba1;
 mod mamba2;
 mod mambainllama;
 mod mla;
@@ -19,6 +20,7 @@ mod zebra;
 pub use attention::AttentionConfig;
 pub use family::{CONFIG_FILES, ConfigFiles, Family};
 pub use layers::{Layer, MixerConfig, MixerKind, MlpConfig, NormConfig};
+pub use mamba1::Mamba1Config;
 pub use mamba2::Mamba2Config;
 pub use mla::MlaConfig;
 pub use rope::Rope;

@@ -1,8 +1,9 @@
-//! The model as flat lists of dispatches. The mixers (`attention`, `mla`, `mamba2`) and `mlp` read like the papers: one line a dispatch,
+//! The model as flat lists of dispatches. The mixers (`attention`, `mla`, `mamba1`, `mamba2`) and `mlp` read like the papers: one line a dispatch,
 //! with the checkpoint's names; [`Plan`] puts the layers together, [`Model`] loads the weights and runs steps. Nothing here names
 //! the GPU API; buffers are described first, so that a plan can be counted and sized without any weight loaded.
 
 mod attention;
+mod mamba1;
 mod mamba2;
 mod mixer;
 mod mla;

@@ -135,7 +135,7 @@ impl Preset {
 
     /// The format of the matrix of this checkpoint name.
     pub fn format_of(self, tensor_name: &str) -> WeightFormat {
-        const SENSITIVE: [&str; 4] = ["q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj"];
+        const SENSITIVE: [&str; 5] = ["q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj", "dt_proj"];
         let part = tensor_name.strip_suffix(".weight").unwrap_or(tensor_name).rsplit('.').next().unwrap_or_default();
         match self {
             Preset::Q4 if matches!(part, "embed_tokens" | "lm_head") || SENSITIVE.contains(&part) => WeightFormat::Q8,

@@ -8,6 +8,7 @@ pub mod embed;
 pub mod gqa_append;
 pub mod gqa_combine;
 pub mod half_rows;
+pub mod mamba1_scan;
 pub mod matmul_i8;
 pub mod mla_attend;
 pub mod mla_combine;

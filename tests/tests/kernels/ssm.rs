@@ -31,7 +31,7 @@ struct Case {
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Steps {
+pub enum Steps {
     /// One row of one slot.
     One,
     /// Prompts of 1, 2, 3, 4, 5 and 70 rows of several slots, in no order, one of them frozen.
@@ -43,11 +43,11 @@ enum Steps {
 }
 
 impl Steps {
-    fn slots(self) -> usize {
+    pub fn slots(self) -> usize {
         if matches!(self, Steps::Crowd) { 70 } else { 7 }
     }
 
-    fn build(self) -> Step {
+    pub fn build(self) -> Step {
         match self {
             Steps::One => StepBuilder::new().segment(2, 11, 1).build(),
             Steps::Mixed => StepBuilder::new()

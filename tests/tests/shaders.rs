@@ -10,8 +10,8 @@ use naga::valid::{Capabilities, ValidationFlags, Validator};
 use pollster::block_on;
 use serde_json::{Value, json};
 use zebra_runtime::config::{
-    BaseAttention, Family, Layer, Mamba2Config, MixerConfig, MixerKind, MlaConfig, MlpConfig, ModelConfig, NormConfig,
-    Rope,
+    BaseAttention, Family, Layer, Mamba2Config, MixerConfig, MixerKind, MlaConfig, MlpConfig, MlpKind, ModelConfig,
+    NormConfig, Rope,
 };
 use zebra_runtime::engine::CacheFormat;
 use zebra_runtime::gpu::{Access, Buffer, Cooperative, Dispatch, Limits, Purpose};
@@ -67,12 +67,12 @@ fn released(
         repeat_kv_before_conv: false,
         norm_eps: 1e-5,
     };
-    let norm = |name: &str| NormConfig { weight: name.into(), eps: 1e-5 };
+    let norm = |name: &str| NormConfig::rms(name, 1e-5);
     let layer = |i: usize, kind| Layer {
         input_norm: norm(&format!("{i}.input_norm")),
         mixer: MixerConfig { prefix: format!("{i}.mixer."), kind },
         post_norm: norm(&format!("{i}.post_norm")),
-        mlp: MlpConfig { prefix: format!("{i}.mlp."), intermediate_size: mlp },
+        mlp: MlpConfig { prefix: format!("{i}.mlp."), intermediate_size: mlp, kind: MlpKind::SwiGlu },
     };
     ModelConfig {
         family: Family::ZebraLlama,

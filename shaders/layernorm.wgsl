@@ -26,39 +26,38 @@ fn inside(quad: u32, v: vec4<f32>) -> vec4<f32> {
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, lanes: Lanes) {
     let r = wid.z;
-    let from = r * params.x_stride;
+    let start = r * params.x_stride;
     let width = f32(params.width);
     var sum = vec4<f32>(0.0);
     for (var quad = lanes.index; quad < params.quads; quad += WG) {
-        sum += inside(quad, x[from + quad]);
+        sum += inside(quad, x[start + quad]);
     }
     let all = workgroup_sum4(lanes, sum);
     let mean = ((all.x + all.y) + (all.z + all.w)) / width;
     var squares = 0.0;
     for (var quad = lanes.index; quad < params.quads; quad += WG) {
-        let v = inside(quad, x[from + quad] - mean);
+        let v = inside(quad, x[start + quad] - mean);
         squares += dot(v, v);
     }
     let scale = inverseSqrt(workgroup_sum(lanes, squares) / width + params.eps);
     for (var first = 0u; first < params.quads; first += WG) {
-        // Lanes past the row's end read its last quad, and write none.
         let quad = first + lanes.index;
-        let at = min(quad, params.quads - 1u);
-        let v = inside(quad, (x[from + at] - mean) * scale * (1.0 + weight[at]) + bias[at]);
         if (quad < params.quads) {
+            let v = inside(quad, (x[start + quad] - mean) * scale * (1.0 + weight[quad]) + bias[quad]);
             y[r * params.y_stride + quad] = v;
+            if (CODES) {
+                coded_values[4u * lanes.index] = vec2<f32>(v.x, v.x * v.x);
+                coded_values[4u * lanes.index + 1u] = vec2<f32>(v.y, v.y * v.y);
+                coded_values[4u * lanes.index + 2u] = vec2<f32>(v.z, v.z * v.z);
+                coded_values[4u * lanes.index + 3u] = vec2<f32>(v.w, v.w * v.w);
+            }
         }
         if (CODES) {
-            // The turn before has been read.
-            workgroupBarrier();
-            coded_values[4u * lanes.index] = vec2<f32>(v.x, v.x * v.x);
-            coded_values[4u * lanes.index + 1u] = vec2<f32>(v.y, v.y * v.y);
-            coded_values[4u * lanes.index + 2u] = vec2<f32>(v.z, v.z * v.z);
-            coded_values[4u * lanes.index + 3u] = vec2<f32>(v.w, v.w * v.w);
             workgroupBarrier();
             if (quad < params.quads) {
                 store_coded(lanes.index, r, quad / 8u, params.quads / 8u);
             }
+            workgroupBarrier();
         }
     }
 }

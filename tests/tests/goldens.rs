@@ -35,7 +35,7 @@ fn f32_probe(
 }
 
 /// One or more of each family, see tests/golden/README.md.
-const TINY: [&str; 11] = [
+const TINY: [&str; 12] = [
     "tiny-gqa",
     "tiny-mha",
     "tiny-lnorm",
@@ -47,6 +47,7 @@ const TINY: [&str; 11] = [
     "tiny-mambainllama",
     "tiny-llama",
     "tiny-llama-untied",
+    "tiny-minitron",
 ];
 
 #[test]

@@ -52,7 +52,7 @@ impl LayerNorm<'_> {
             assert_words(codes, coded::words(1, self.width) as u64, "layernorm.codes");
             Coding { codes, gain: None }
         });
-        let coding = coded::parts(codes, 4 * wg as usize, label);
+        let coding = coded::parts(codes, 4 * wg.min(quads) as usize, label);
         let mut sources = vec![shader!("layernorm.wgsl"), STEP, target.lanes(wg as usize)];
         sources.extend(coding.sources);
         let mut constants = target.constants(vec![("WG", f64::from(wg))]);

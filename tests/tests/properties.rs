@@ -617,3 +617,76 @@ fn a_text_that_cannot_fit_is_refused_before_it_is_cut_into_tokens() {
     assert!(matches!(error, Error::Context { have: 4096, .. }), "{error}");
     assert_eq!(engine.encode("t1 t2").expect("ids"), [1, 2]);
 }
+
+/// Of families beside Zebra's.
+const OTHERS: [&str; 1] = ["tiny-minitron"];
+
+fn f32_values(tensors: &[NamedTensor]) -> impl Iterator<Item = (&str, &[f32])> {
+    tensors.iter().filter_map(|t| match &t.values {
+        Values::F32(values) => Some((&*t.name, &values[..])),
+        _ => None,
+    })
+}
+
+/// The largest difference of any tensor, in standard deviations.
+fn most_different(a: &[NamedTensor], b: &[NamedTensor]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    f32_values(a).zip(f32_values(b)).map(|((_, a), (_, b))| differ(a, b)).fold(0.0, f64::max)
+}
+
+#[test]
+fn other_families_may_be_cut_anywhere_in_every_format() {
+    let prompt = ids(70, 3);
+    for name in OTHERS {
+        let files = tiny(name);
+        let run = |preset, kernels, chunk| {
+            let options = ProbeOptions { preset, cache: CacheFormat::F32, decode: 3, chunk, kernels };
+            block_on(probe(&*files, gpu(), &prompt, &options)).expect("it runs")
+        };
+        // What goes into a product on int8 dot products is rounded by up to 1 / 254 of the largest of 32.
+        for (preset, rounded) in [(Preset::F32, 1e-4), (Preset::F16, 1e-4), (Preset::Q8, 0.1), (Preset::Q4, 0.1)] {
+            let exact = run(preset, KernelChoice::Plain, 1);
+            assert_eq!(most_different(&run(preset, KernelChoice::Plain, 33), &exact), 0.0, "{name} {preset}");
+            let worst = [1, 7, 70].map(|chunk| most_different(&run(preset, KernelChoice::Auto, chunk), &exact));
+            println!("{name} {preset}: chunks of 1, 7 and 70 within {worst:.5?} sd");
+            assert!(worst.iter().all(|w| *w <= rounded), "{name} {preset}: {worst:.5?} sd");
+        }
+    }
+}
+
+#[test]
+fn a_batch_of_other_families_is_each_alone() {
+    for name in OTHERS {
+        for (kernels, count, tolerance) in
+            [(KernelChoice::Plain, 12, 0.0), (KernelChoice::Auto, 8, 0.0), (KernelChoice::Auto, 12, 1e-3)]
+        {
+            let mut engine = engine(name, LoadOptions { slots: count, logit_rows: Some(64), ..options(kernels) });
+            let prompts: Vec<Vec<u32>> = (0..count).map(|i| ids(5 + 4 * i, i as u32)).collect();
+            let alone = batch_logits(&mut engine, &prompts, false);
+            let together = batch_logits(&mut engine, &prompts, true);
+            let worst = together.iter().zip(&alone).map(|(a, b)| differ(a, b)).fold(0.0, f64::max);
+            println!("{name}, {count} slots, {kernels:?}: together as alone, within {worst:.1e} sd");
+            assert!(worst <= tolerance, "{name}, {count} slots, {kernels:?}: {worst:.2e} sd");
+            assert!(differ(&together[0], &alone[1]) > 0.1, "another slot's logits are not these");
+        }
+    }
+}
+
+#[test]
+fn a_restored_slot_of_other_families_never_left() {
+    for name in OTHERS {
+        let mut engine = engine(name, LoadOptions { slots: 2, ..options(KernelChoice::Auto) });
+        let (a, c) = (ids(40, 5), ids(60, 9));
+        let straight = answer(&mut engine, 0, Some(&a), &drawn(20));
+        engine.reset(0);
+        let first = answer(&mut engine, 0, Some(&a), &drawn(6));
+        assert_eq!(first.ids, straight.ids[..6], "{name}");
+        let at_a = block_on(engine.snapshot(0)).expect("a snapshot");
+        answer(&mut engine, 0, Some(&c), &drawn(9));
+        engine.restore(0, &at_a).expect("restores");
+        block_on(engine.fork(0, 1)).expect("forks");
+        for slot in [0, 1] {
+            assert_eq!(answer(&mut engine, slot, None, &drawn(14)).ids, straight.ids[6..], "{name}, slot {slot}");
+        }
+    }
+}

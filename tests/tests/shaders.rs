@@ -10,8 +10,8 @@ use naga::valid::{Capabilities, ValidationFlags, Validator};
 use pollster::block_on;
 use serde_json::{Value, json};
 use zebra_runtime::config::{
-    BaseAttention, Family, Layer, Mamba2Config, MixerConfig, MixerKind, MlaConfig, MlpConfig, MlpKind, ModelConfig,
-    NormConfig, Rope,
+    AttentionConfig, BaseAttention, Family, Layer, Mamba2Config, MixerConfig, MixerKind, MlaConfig, MlpConfig, MlpKind,
+    ModelConfig, NormConfig, NormKind, Rope,
 };
 use zebra_runtime::engine::CacheFormat;
 use zebra_runtime::gpu::{Access, Buffer, Cooperative, Dispatch, Limits, Purpose};
@@ -89,9 +89,41 @@ fn released(
     }
 }
 
+/// A model of one layer with the widths of a Minitron.
+fn minitron(hidden: usize, mlp: usize, heads: usize) -> ModelConfig {
+    let (head_dim, rotary, kv_heads) = (128, 64, 8);
+    let rope = Rope { inv_freq: vec![1.0; rotary / 2], attention_scale: 1.0, softmax_scale: 1.0 };
+    let kind = MixerKind::Attention(AttentionConfig { heads, kv_heads, head_dim, rotary, rope });
+    let norm = |name: &str| NormConfig {
+        kind: NormKind::Layer { bias: format!("{name}.bias") },
+        ..NormConfig::rms(format!("{name}.weight"), 1e-5)
+    };
+    let layer = Layer {
+        input_norm: norm("input_norm"),
+        mixer: MixerConfig { prefix: "mixer.".into(), kind },
+        post_norm: norm("post_norm"),
+        mlp: MlpConfig { prefix: "mlp.".into(), intermediate_size: mlp, kind: MlpKind::Relu2 },
+    };
+    ModelConfig {
+        family: Family::Minitron,
+        vocab_size: 256_000,
+        max_position_embeddings: 4096,
+        head: Some("lm_head.weight".into()),
+        layers: vec![layer],
+        final_norm: norm("norm"),
+        base: BaseAttention { layers: 1, kv_heads, head_dim },
+        ..released(hidden, mlp, heads, [32; 2], [32; 3], hidden)
+    }
+}
+
 fn configurations() -> Vec<(String, ModelConfig)> {
-    let folders =
-        ["models/zebra-pocket", "tests/fixtures/tiny-gqa", "tests/fixtures/tiny-mha", "tests/fixtures/tiny-lnorm"];
+    let folders = [
+        "models/zebra-pocket",
+        "tests/fixtures/tiny-gqa",
+        "tests/fixtures/tiny-mha",
+        "tests/fixtures/tiny-lnorm",
+        "tests/fixtures/tiny-minitron",
+    ];
     let mut all: Vec<_> = folders
         .iter()
         .map(|folder| {
@@ -103,6 +135,8 @@ fn configurations() -> Vec<(String, ModelConfig)> {
     all.push(("1B".into(), released(2048, 8192, 32, [1344, 128], [32, 32, 64], 512)));
     all.push(("3B".into(), released(3072, 8192, 24, [1536, 128], [64, 64, 128], 1024)));
     all.push(("8B".into(), released(4096, 14_336, 32, [2048, 160], [64, 64, 128], 1024)));
+    all.push(("Minitron 4B".into(), minitron(3072, 9216, 24)));
+    all.push(("Minitron 8B".into(), minitron(4096, 16_384, 48)));
     all
 }
 
@@ -214,7 +248,7 @@ fn around_cooperative() -> Vec<Shader> {
         };
         all.insert(Shader::of(&rows.dispatch("test", TARGET)));
     }
-    for epilogue in [Epilogue::Store, Epilogue::Add, Epilogue::SwiGlu] {
+    for epilogue in [Epilogue::Store, Epilogue::Add, Epilogue::SwiGlu, Epilogue::Relu2] {
         let parts = AddParts {
             step: &step,
             x: &y,
@@ -303,7 +337,7 @@ fn cooperative() -> Vec<Shader> {
                     Limits { binding: Matrix::row_bytes(format, k) * 4096u64.div_ceil(pieces), ..Limits::LEAST };
                 let weight = Matrix::new("weight", format, n, k, &limits);
                 let (y, parts) = (control(512 * n), Buffer::new("parts", parts_bytes(matrices, k), Purpose::Control));
-                for epilogue in [Epilogue::Store, Epilogue::Add, Epilogue::SwiGlu] {
+                for epilogue in [Epilogue::Store, Epilogue::Add, Epilogue::SwiGlu, Epilogue::Relu2] {
                     let product = MatMulCoop {
                         step: &step,
                         x: &half,

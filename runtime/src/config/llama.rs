@@ -106,7 +106,7 @@ pub(super) fn head(base: &Object, shapes: Shapes<'_>, tied: bool) -> Result<Opti
     if !stored && !base.flag("tie_word_embeddings")?.unwrap_or(tied) {
         return Err(Error::Tensor {
             name: NAME.into(),
-            expected: format!("to be stored ({CONFIG_FILE}: tie_word_embeddings is false)"),
+            expected: format!("to be stored ({CONFIG_FILE}: tie_word_embeddings is not true)"),
             found: "no such tensor".into(),
         });
     }

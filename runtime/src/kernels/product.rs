@@ -158,7 +158,8 @@ impl<'a> Product<'a> {
                 matvec_i8::Input { codes, stride: width.div_ceil(GROUP), offset: 0, normed: false }
             }
         };
-        let others = if let Some(Coding { gain, .. }) = self.y_codes {
+        let others = if let Some(Coding { codes, gain }) = self.y_codes {
+            assert_words(codes, coded::words(1, self.outputs()) as u64, label);
             let whole = self.y.offset == 0 && self.y.stride.is_multiple_of(GROUP);
             assert!(whole && Self::can_code(self.weight, self.epilogue, target), "{label}: y cannot be left coded");
             if gain.is_some() { CODED_OTHERS } else { CODED_OTHERS - 1 }

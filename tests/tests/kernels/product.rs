@@ -232,7 +232,7 @@ const TILE_TOLERANCE: f64 = 4e-5;
 
 fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
     let data = Data::new(case);
-    let tolerance = if case.width == Width::Wide && !case.plain { TILE_TOLERANCE } else { TOLERANCE };
+    let tolerance = if case.width.is_tiled() && !case.plain { TILE_TOLERANCE } else { TOLERANCE };
     // Of x rounded to int8 a code may be the next one where a quotient lies between two.
     let tolerance = match case.rounds() {
         true => Tolerance { nmse: 1e-7, max_sd: 5e-3 },

@@ -643,8 +643,9 @@ fn other_families_may_be_cut_anywhere_in_every_format() {
             let options = ProbeOptions { preset, cache: CacheFormat::F32, decode: 3, chunk, kernels };
             block_on(probe(&*files, gpu(), &prompt, &options)).expect("it runs")
         };
-        // What goes into a product on int8 dot products is rounded by up to 1 / 254 of the largest of 32.
-        for (preset, rounded) in [(Preset::F32, 1e-4), (Preset::F16, 1e-4), (Preset::Q8, 0.1), (Preset::Q4, 0.1)] {
+        // What goes into a product on int8 dot products is rounded by up to 1 / 254 of the largest of 32: by 2% or so of
+        // these tensors' spread in the mean, and ten times that in the worst of their values.
+        for (preset, rounded) in [(Preset::F32, 1e-4), (Preset::F16, 1e-4), (Preset::Q8, 0.3), (Preset::Q4, 0.3)] {
             let exact = run(preset, KernelChoice::Plain, 1);
             assert_eq!(most_different(&run(preset, KernelChoice::Plain, 33), &exact), 0.0, "{name} {preset}");
             let worst = [1, 7, 70].map(|chunk| most_different(&run(preset, KernelChoice::Auto, chunk), &exact));

@@ -1,8 +1,8 @@
 // y[r, :] = (x[r, :] - mean) / sqrt(var + eps) * (1 + weight) + bias, mean and var of x[r, :]: Nemotron's LayerNorm1P.
 //
 // One workgroup owns one row, of which its lanes take quads by turns, WG at a time. The variance is that of what is left
-// of the mean: nothing large is subtracted from something large. What pads a row to whole groups of 32 becomes zero. Where
-// a product of few rows takes them in int8, whole groups of each turn are rounded too (parts/store_coded.wgsl).
+// of the mean: nothing large is subtracted from something large. What pads a row to whole groups of 32 becomes zero.
+// Where a product of few rows takes them in int8, the values of each turn are rounded too (parts/store_coded.wgsl).
 
 struct Params {
     width: u32,

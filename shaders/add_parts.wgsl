@@ -1,6 +1,6 @@
 // y[r, n] = 2^e[r] * sum_p parts[p, r, n]: what matmul_coop.wgsl left of the parts of k, put together.
 //
-// STORE, ADD and SWIGLU as there: in SWIGLU a row of a part is [gate | up].
+// Then the epilogue (parts/epilogue.wgsl): in SWIGLU a row of a part is [gate | up].
 //
 // A lane owns four outputs of a row, and has four parts of them on their way at once.
 
@@ -18,11 +18,6 @@ struct Params {
 @group(0) @binding(2) var<storage, read> x: array<vec4<u32>>;     // half_rows.wgsl's: [rows] exponents, and more
 @group(0) @binding(3) var<storage, read> parts: array<vec4<f32>>; // [splits, part_quads]
 @group(0) @binding(4) var<storage, read_write> y: array<f32>;     // [rows, y_stride]
-
-const STORE: u32 = 0u;
-const ADD: u32 = 1u;
-const SWIGLU: u32 = 2u;
-override EPILOGUE: u32 = 0u;
 
 override WG: u32 = 64u;
 
@@ -54,7 +49,7 @@ fn held(row: u32, n: u32) -> f32 {
 
 fn put(row: u32, n: u32, v: f32) {
     if (n < params.n) {
-        y[row + n] = v;
+        y[row + n] = activated(v);
     }
 }
 
@@ -73,7 +68,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     let at = r * params.row_quads + q;
     var v = before + scale * sum(at);
     if (EPILOGUE == SWIGLU) {
-        v = v / (1.0 + exp(-v)) * (scale * sum(at + params.up_quads));
+        v = silu4(v) * (scale * sum(at + params.up_quads));
     }
     put(row, n, v.x);
     put(row, n + 1u, v.y);

@@ -10,6 +10,16 @@ const QUADS: u32 = 16u;   // of a tile
 var<workgroup> tile_x: array<vec4<f32>, 512>; // [32 k, 16 quads of rows]
 var<workgroup> tile_w: array<vec4<f32>, 512>; // [32 k, 16 quads of outputs]
 
+override GATHERS: bool = false; // x has all rows of the step, and y those that ask for logits
+
+// Row of x that is row r of y.
+fn row_of_x(r: u32) -> u32 {
+    if (GATHERS) {
+        return logit_row_at(r);
+    }
+    return r;
+}
+
 // Row of W in column c of tile `item`. A tile may hang over the end: it reads a row that exists and stores nothing.
 fn output_row(item: u32, c: u32) -> u32 {
     if (EPILOGUE == SWIGLU) {
@@ -27,7 +37,7 @@ fn store_quad(r: u32, n0: u32, v: vec4<f32>) {
             if (EPILOGUE == ADD) {
                 y[to + j] += v[j];
             } else {
-                y[to + j] = v[j];
+                y[to + j] = activated(v[j]);
             }
         }
     }
@@ -47,7 +57,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) groups: 
     var w_from: array<u32, 8>;
     for (var i = 0u; i < 8u; i++) {
         let line = (lr + (i >> 2u) * 8u) * 4u + (i & 3u);
-        x_from[i] = min(r0 + line, rows - 1u) * params.x_stride + params.x_offset + lk;
+        x_from[i] = row_of_x(min(r0 + line, rows - 1u)) * params.x_stride + params.x_offset + lk;
         w_from[i] = output_row(item, line) * k_quads + lk;
     }
     // A lane sums rows 8 * ty .. + 8 by columns 8 * tx .. + 8.

@@ -8,9 +8,9 @@
 // sums are multiplied at the end. Of each eight neighbours along k, x and W have the second and third exchanged, and the
 // sixth and seventh: so a q4 word comes apart into pairs.
 //
-// STORE: y = sum. ADD: y += sum (the residual). SWIGLU: W is [gate; up], y = silu(gate) * up, half as many outputs.
-// PARTS: where there are few tiles, SPLITS workgroups share one, each of which walks a part of k and leaves its sums as
-// they are for add_parts.wgsl: y is [SPLITS, rows in whole tiles, y_stride].
+// The epilogue is one of parts/epilogue.wgsl, or PARTS: where there are few tiles, SPLITS workgroups share one, each of
+// which walks a part of k and leaves its sums as they are for add_parts.wgsl: y is [SPLITS, rows in whole tiles,
+// y_stride].
 
 struct Params {
     n: u32,            // outputs: rows of W, in SWIGLU half of them
@@ -31,11 +31,7 @@ struct Oct {
 @group(0) @binding(2) var<storage, read> x: array<Oct>;        // [MAX_ROWS] exponents, [rows, x_octs]
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;  // [rows, y_stride]
 
-const STORE: u32 = 0u;
-const ADD: u32 = 1u;
-const SWIGLU: u32 = 2u;
-const PARTS: u32 = 3u;
-override EPILOGUE: u32 = 0u;
+const PARTS: u32 = 4u; // an EPILOGUE
 override SPLITS: u32 = 1u; // parts of k
 
 override LANES: u32;       // of a subgroup: SIDE * SIDE / PER_LANE
@@ -189,13 +185,12 @@ fn finish(i: u32, j: u32, place: Place, gate: ptr<function, array<f32, PER_LANE>
         }
         if (r < place.rows && n < params.n) {
             let to = r * params.y_stride + params.y_offset + n;
-            if (EPILOGUE == STORE) {
-                y[to] = v;
-            } else if (EPILOGUE == ADD) {
+            if (EPILOGUE == ADD) {
                 y[to] += v;
+            } else if (EPILOGUE == SWIGLU) {
+                y[to] = silu((*gate)[e]) * v;
             } else {
-                let g = (*gate)[e];
-                y[to] = g / (1.0 + exp(-g)) * v;
+                y[to] = activated(v);
             }
         }
     }

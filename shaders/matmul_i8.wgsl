@@ -22,11 +22,6 @@ struct Params {
 @group(0) @binding(2) var<storage, read> x: array<vec4<u32>>;          // [rows, 3, groups]: codes, then the scale
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;          // [rows, y_stride]
 
-const STORE: u32 = 0u;
-const ADD: u32 = 1u;
-const SWIGLU: u32 = 2u;
-override EPILOGUE: u32 = 0u;
-
 const TILE: u32 = 64u;   // rows, outputs and lanes
 // Half groups of a tile: 4 more than its lines, so that lanes that store both halves at once meet no bank twice.
 const PLANE: u32 = TILE + 4u;
@@ -130,14 +125,12 @@ fn products(buffer: u32, line: u32, c: Columns) -> mat2x4<f32> {
                        (unit * c.high) * (bitcast<vec4<f32>>(high) - BIAS));
 }
 
-fn silu4(v: vec4<f32>) -> vec4<f32> { return v / (1.0 + exp(-v)); }
-
 fn store(to: u32, n: u32, v: f32) {
     if (n < params.n) {
         if (EPILOGUE == ADD) {
             y[to + n] += v;
         } else {
-            y[to + n] = v;
+            y[to + n] = activated(v);
         }
     }
 }

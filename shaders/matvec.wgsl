@@ -17,7 +17,7 @@ fn store(r: u32, item: u32, sum: vec4<f32>) {
             if (EPILOGUE == ADD) {
                 y[to + n] += sum[j];
             } else {
-                y[to + n] = sum[j];
+                y[to + n] = activated(sum[j]);
             }
         }
     }

@@ -102,10 +102,10 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: ve
         if (EPILOGUE == SWIGLU) {
             value = silu(value) * (factor * together(lanes, i, j + 2u, from_team));
         } else {
-            value += old;
+            value = activated(value) + old;
         }
-        // A SwiGLU has one reader, which takes its codes.
-        if (!(CODES && EPILOGUE == SWIGLU)) {
+        // An activation has one reader, which takes its codes.
+        if (!(CODES && (EPILOGUE == SWIGLU || EPILOGUE == RELU2))) {
             y[to] = value;
         }
     }

@@ -161,7 +161,7 @@ pub struct GenerateArgs {
     #[arg(long, value_name = "TEXT", conflicts_with = "messages")]
     pub prompt: Option<OsString>,
 
-    /// Continue the prompt as text, without the chat template
+    /// Continue the prompt as text, without the chat template; what a base model, which has none, always does
     #[arg(long, conflicts_with = "messages")]
     pub raw: bool,
 

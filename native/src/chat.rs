@@ -49,6 +49,9 @@ pub fn run(args: &ChatArgs, adapter: Option<&str>) -> anyhow::Result<()> {
     if input.is_interactive() {
         terminal.note(format_args!("Loaded in {seconds:.1} s. /help lists the commands."));
     }
+    if engine.template().is_none() {
+        terminal.note(load::BASE_MODEL);
+    }
     let system = system.map(|text| Message::new("system", text));
     let mut chat = Chat {
         engine,
@@ -122,7 +125,10 @@ impl Chat<'_> {
         let stopped = || ON_CTRL_C.load(Ordering::SeqCst) == interrupt::STOPPING;
         let mut options = answer::options(self.sampling, self.engine.defaults(), seed);
         options.abort = Some(Rc::new(stopped));
-        let ids = self.engine.encode_chat(&self.messages)?;
+        let ids = match self.engine.template() {
+            Some(_) => self.engine.encode_chat(&self.messages)?,
+            None => self.engine.encode(&plain(&self.messages))?,
+        };
         ON_CTRL_C.store(interrupt::STOP, Ordering::SeqCst);
         let result = answer::stream(&mut self.engine, &ids, &options, &stopped, &mut output::text);
         ON_CTRL_C.store(interrupt::LEAVE, Ordering::SeqCst);
@@ -206,6 +212,18 @@ impl Chat<'_> {
         self.terminal.note(format_args!("(saved {} messages)", self.messages.len()));
         Ok(())
     }
+}
+
+/// A chat as a base model takes it: each message on a line of its own, and right behind it what the model went on with.
+fn plain(messages: &[Message]) -> String {
+    let mut text = String::new();
+    for message in messages {
+        if !text.is_empty() && message.role != "assistant" {
+            text.push('\n');
+        }
+        text.push_str(&message.content);
+    }
+    text
 }
 
 /// Whether going on makes no sense: no GPU any more, or nobody who reads.

@@ -43,6 +43,8 @@ struct Timings {
 
 enum Prompt {
     Chat(Vec<Message>),
+    /// One message; of a base model, which has no chat template, text to be gone on with.
+    Message(String),
     Raw(String),
 }
 
@@ -50,7 +52,10 @@ impl Prompt {
     fn ids(&self, engine: &Engine) -> anyhow::Result<Vec<u32>> {
         Ok(match self {
             Prompt::Chat(messages) => engine.encode_chat(messages)?,
-            Prompt::Raw(text) => engine.encode(text)?,
+            Prompt::Message(text) if engine.template().is_some() => {
+                engine.encode_chat(&[Message::new("user", text)])?
+            }
+            Prompt::Message(text) | Prompt::Raw(text) => engine.encode(text)?,
         })
     }
 }
@@ -62,6 +67,9 @@ pub fn run(args: &GenerateArgs, adapter: Option<&str>) -> anyhow::Result<()> {
     let seed = args.sampling.seed.unwrap_or_else(answer::random_seed);
     let Loaded { mut engine, seconds: load_seconds, .. } = load::engine(&args.model, adapter, 1, &terminal)?;
     let options = answer::options(&args.sampling, engine.defaults(), seed);
+    if matches!(prompt, Prompt::Message(_)) && engine.template().is_none() {
+        terminal.note(load::BASE_MODEL);
+    }
     let ids = prompt.ids(&engine)?;
     let json = args.json;
     let mut show = |piece: &str| if json { Ok(()) } else { output::text(piece) };
@@ -108,7 +116,7 @@ fn prompt(args: &GenerateArgs) -> anyhow::Result<Prompt> {
     if if args.raw { text.is_empty() } else { text.trim().is_empty() } {
         bail!("{source}: expected a prompt, found no text");
     }
-    Ok(if args.raw { Prompt::Raw(text) } else { Prompt::Chat(vec![Message::new("user", text)]) })
+    Ok(if args.raw { Prompt::Raw(text) } else { Prompt::Message(text) })
 }
 
 /// All of stdin, without the end of its last line.

@@ -17,6 +17,9 @@ use crate::hub::{self, HubOptions};
 use crate::terminal::Terminal;
 use crate::{pipelines, twins};
 
+/// Said where a chat is asked of a model that has no template for one.
+pub const BASE_MODEL: &str = "This is a base model, without a chat template: it goes on with the text.";
+
 /// An engine, the kernels it was loaded with, and how long that took; a download before it does not count.
 pub struct Loaded {
     pub engine: Engine,

@@ -152,6 +152,38 @@ fn raw_prompts_have_no_template_and_seeds_repeat() {
 }
 
 #[test]
+fn a_base_model_goes_on_with_the_text() {
+    let pocket = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/zebra-pocket");
+    let folder = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(pocket).unwrap() {
+        let path = entry.unwrap().path();
+        let to = folder.path().join(path.file_name().unwrap());
+        match path.file_name().unwrap().to_str().unwrap() {
+            "tokenizer_config.json" => {
+                let mut config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+                config.as_object_mut().unwrap().remove("chat_template").expect("it has one");
+                std::fs::write(to, config.to_string()).unwrap();
+            }
+            _ => drop(std::fs::copy(&path, to).unwrap()),
+        }
+    }
+    let model = ["--model", folder.path().to_str().unwrap(), "--max-tokens", "8", "--temperature", "0"];
+    let generate = |more: &[&str]| succeeds(&[&["generate"], &model[..], more].concat(), b"");
+    let raw = generate(&["--prompt", "A zebra is", "--raw"]);
+    assert_eq!(generate(&["--prompt", "A zebra is"]), raw);
+    // A chat goes on with all that was written before, too.
+    let first = raw.trim_end_matches('\n');
+    let second = generate(&["--raw", "--prompt", &format!("A zebra is{first}\nA lion is")]);
+    let chat = succeeds(&[&["chat"], &model[..]].concat(), b"A zebra is\nA lion is\n");
+    assert_eq!(chat, format!("{raw}{second}"));
+    // Roles would be lost.
+    let file = folder.path().join("chat.json");
+    std::fs::write(&file, r#"[{"role": "user", "content": "a"}]"#).unwrap();
+    let chat = [&["generate", "--messages", file.to_str().unwrap()], &model[..]].concat();
+    fails(1, "this checkpoint has none; give a prompt instead of messages", &chat, b"");
+}
+
+#[test]
 fn a_piped_chat_answers_line_by_line_and_can_be_saved_and_loaded() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("chat.json");

@@ -1,7 +1,5 @@
-// What the kernels of a product with a weight matrix share: parameters, y, and what becomes of the sums. x is declared
-// by parts/input_*.wgsl.
-//
-// STORE: y = sum. ADD: y += sum (the residual). SWIGLU: W is [gate; up], y = silu(gate) * up, half as many outputs.
+// What the kernels of a product with a weight matrix share: parameters and y. x is declared by parts/input_*.wgsl, what
+// becomes of the sums by parts/epilogue.wgsl.
 
 struct Params {
     n: u32,            // outputs: rows of W, in SWIGLU half of them
@@ -17,11 +15,3 @@ struct Params {
 
 @group(0) @binding(1) var<uniform> params: Params;
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;          // [rows, y_stride]
-
-const STORE: u32 = 0u;
-const ADD: u32 = 1u;
-const SWIGLU: u32 = 2u;
-override EPILOGUE: u32 = 0u;
-
-fn silu(v: f32) -> f32 { return v / (1.0 + exp(-v)); }
-fn silu4(v: vec4<f32>) -> vec4<f32> { return v / (1.0 + exp(-v)); }

@@ -35,7 +35,7 @@ fn f32_probe(
 }
 
 /// One or more of each family, see tests/golden/README.md.
-const TINY: [&str; 12] = [
+const TINY: [&str; 13] = [
     "tiny-gqa",
     "tiny-mha",
     "tiny-lnorm",
@@ -48,6 +48,7 @@ const TINY: [&str; 12] = [
     "tiny-mambainllama-mamba1",
     "tiny-llama",
     "tiny-llama-untied",
+    "tiny-minitron",
 ];
 
 #[test]

@@ -10,8 +10,8 @@ use naga::valid::{Capabilities, ValidationFlags, Validator};
 use pollster::block_on;
 use serde_json::{Value, json};
 use zebra_runtime::config::{
-    BaseAttention, Family, Layer, Mamba1Config, Mamba2Config, MixerConfig, MixerKind, MlaConfig, MlpConfig,
-    ModelConfig, NormConfig, Rope,
+    AttentionConfig, BaseAttention, Family, Layer, Mamba1Config, Mamba2Config, MixerConfig, MixerKind, MlaConfig,
+    MlpConfig, MlpKind, ModelConfig, NormConfig, NormKind, Rope,
 };
 use zebra_runtime::engine::CacheFormat;
 use zebra_runtime::gpu::{Access, Buffer, Cooperative, Dispatch, Limits, Purpose};
@@ -67,12 +67,12 @@ fn released(
         repeat_kv_before_conv: false,
         norm_eps: 1e-5,
     };
-    let norm = |name: &str| NormConfig { weight: name.into(), eps: 1e-5 };
+    let norm = |name: &str| NormConfig::rms(name, 1e-5);
     let layer = |i: usize, kind| Layer {
         input_norm: norm(&format!("{i}.input_norm")),
         mixer: MixerConfig { prefix: format!("{i}.mixer."), kind },
         post_norm: norm(&format!("{i}.post_norm")),
-        mlp: MlpConfig { prefix: format!("{i}.mlp."), intermediate_size: mlp },
+        mlp: MlpConfig { prefix: format!("{i}.mlp."), intermediate_size: mlp, kind: MlpKind::SwiGlu },
     };
     ModelConfig {
         family: Family::ZebraLlama,
@@ -89,6 +89,33 @@ fn released(
     }
 }
 
+/// A model of one layer with the widths of a Minitron.
+fn minitron(hidden: usize, mlp: usize, heads: usize) -> ModelConfig {
+    let (head_dim, rotary, kv_heads) = (128, 64, 8);
+    let rope = Rope { inv_freq: vec![1.0; rotary / 2], attention_scale: 1.0, softmax_scale: 1.0 };
+    let kind = MixerKind::Attention(AttentionConfig { heads, kv_heads, head_dim, rotary, rope });
+    let norm = |name: &str| NormConfig {
+        kind: NormKind::Layer { bias: format!("{name}.bias") },
+        ..NormConfig::rms(format!("{name}.weight"), 1e-5)
+    };
+    let layer = Layer {
+        input_norm: norm("input_norm"),
+        mixer: MixerConfig { prefix: "mixer.".into(), kind },
+        post_norm: norm("post_norm"),
+        mlp: MlpConfig { prefix: "mlp.".into(), intermediate_size: mlp, kind: MlpKind::Relu2 },
+    };
+    ModelConfig {
+        family: Family::Minitron,
+        vocab_size: 256_000,
+        max_position_embeddings: 4096,
+        head: Some("lm_head.weight".into()),
+        layers: vec![layer],
+        final_norm: norm("norm"),
+        base: BaseAttention { layers: 1, kv_heads, head_dim },
+        ..released(hidden, mlp, heads, [32; 2], [32; 3], hidden)
+    }
+}
+
 fn configurations() -> Vec<(String, ModelConfig)> {
     let folders = [
         "models/zebra-pocket",
@@ -96,6 +123,7 @@ fn configurations() -> Vec<(String, ModelConfig)> {
         "tests/fixtures/tiny-mha",
         "tests/fixtures/tiny-lnorm",
         "tests/fixtures/tiny-mambainllama-mamba1",
+        "tests/fixtures/tiny-minitron",
     ];
     let mut all: Vec<_> = folders
         .iter()
@@ -115,6 +143,8 @@ fn configurations() -> Vec<(String, ModelConfig)> {
         config.layers[0].mixer.kind = MixerKind::Mamba1(mamba1);
         all.push((name.into(), config));
     }
+    all.push(("Minitron 4B".into(), minitron(3072, 9216, 24)));
+    all.push(("Minitron 8B".into(), minitron(4096, 16_384, 48)));
     all
 }
 
@@ -226,7 +256,7 @@ fn around_cooperative() -> Vec<Shader> {
         };
         all.insert(Shader::of(&rows.dispatch("test", TARGET)));
     }
-    for epilogue in [Epilogue::Store, Epilogue::Add, Epilogue::SwiGlu] {
+    for epilogue in [Epilogue::Store, Epilogue::Add, Epilogue::SwiGlu, Epilogue::Relu2] {
         let parts = AddParts {
             step: &step,
             x: &y,
@@ -315,7 +345,7 @@ fn cooperative() -> Vec<Shader> {
                     Limits { binding: Matrix::row_bytes(format, k) * 4096u64.div_ceil(pieces), ..Limits::LEAST };
                 let weight = Matrix::new("weight", format, n, k, &limits);
                 let (y, parts) = (control(512 * n), Buffer::new("parts", parts_bytes(matrices, k), Purpose::Control));
-                for epilogue in [Epilogue::Store, Epilogue::Add, Epilogue::SwiGlu] {
+                for epilogue in [Epilogue::Store, Epilogue::Add, Epilogue::SwiGlu, Epilogue::Relu2] {
                     let product = MatMulCoop {
                         step: &step,
                         x: &half,

@@ -11,20 +11,43 @@ pub struct Layer {
     pub mlp: MlpConfig,
 }
 
-/// An RMS norm.
+/// The norm of a row of the residual stream.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NormConfig {
+    pub kind: NormKind,
     /// Its weight's tensor, (hidden).
     pub weight: String,
     pub eps: f32,
 }
 
-/// A SwiGLU MLP.
+/// The kinds of norms.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NormKind {
+    /// `x / sqrt(mean(x^2) + eps) * weight`.
+    Rms,
+    /// `(x - mean) / sqrt(var + eps) * (1 + weight) + bias`.
+    Layer {
+        /// Its bias's tensor, (hidden).
+        bias: String,
+    },
+}
+
+/// The MLP of a layer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MlpConfig {
     /// What its tensors' names begin with, such as `"model.layers.3.mlp."`.
     pub prefix: String,
     pub intermediate_size: usize,
+    pub kind: MlpKind,
+}
+
+/// The kinds of MLPs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MlpKind {
+    /// `down(silu(gate n) * up n)`.
+    SwiGlu,
+    /// `down(relu(up n)^2)`.
+    Relu2,
 }
 
 /// The mixer of one layer.
@@ -71,15 +94,25 @@ impl Layer {
 }
 
 impl NormConfig {
+    /// An RMS norm.
+    pub fn rms(weight: impl Into<String>, eps: f32) -> Self {
+        Self { kind: NormKind::Rms, weight: weight.into(), eps }
+    }
+
     pub(super) fn tensors(&self, width: usize, list: &mut TensorList) {
         list.vector(&self.weight, &[width]);
+        if let NormKind::Layer { bias } = &self.kind {
+            list.vector(bias, &[width]);
+        }
     }
 }
 
 impl MlpConfig {
     fn tensors(&self, hidden: usize, list: &mut TensorList) {
         let (p, i) = (&self.prefix, self.intermediate_size);
-        list.matrix(format!("{p}gate_proj.weight"), i, hidden);
+        if self.kind == MlpKind::SwiGlu {
+            list.matrix(format!("{p}gate_proj.weight"), i, hidden);
+        }
         list.matrix(format!("{p}up_proj.weight"), i, hidden);
         list.matrix(format!("{p}down_proj.weight"), hidden, i);
     }

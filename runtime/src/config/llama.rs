@@ -1,7 +1,7 @@
 //! Llama 3 and whatever else has its form, and what the families that began as one share with it.
 
 use super::attention::heads;
-use super::layers::{Layer, MixerConfig, MixerKind, MlpConfig, NormConfig};
+use super::layers::{Layer, MixerConfig, MixerKind, MlpConfig, MlpKind, NormConfig};
 use super::object::Object;
 use super::{
     AttentionConfig, BaseAttention, CONFIG_FILE, ConfigFiles, Family, MAX_LAYERS, MAX_POSITIONS, MAX_WIDTH,
@@ -68,10 +68,10 @@ impl Llama {
             let at = |part: &str| format!("model.layers.{n}.{part}");
             let (module, kind) = mixer(n)?;
             Ok(Layer {
-                input_norm: NormConfig { weight: at("input_layernorm.weight"), eps },
+                input_norm: NormConfig::rms(at("input_layernorm.weight"), eps),
                 mixer: MixerConfig { prefix: at(module), kind },
-                post_norm: NormConfig { weight: at("post_attention_layernorm.weight"), eps },
-                mlp: MlpConfig { prefix: at("mlp."), intermediate_size: self.intermediate_size },
+                post_norm: NormConfig::rms(at("post_attention_layernorm.weight"), eps),
+                mlp: MlpConfig { prefix: at("mlp."), intermediate_size: self.intermediate_size, kind: MlpKind::SwiGlu },
             })
         };
         let [_, kv_heads, head_dim] = heads(base)?;
@@ -81,9 +81,9 @@ impl Llama {
             vocab_size: base.size("vocab_size", MAX_WIDTH)?,
             max_position_embeddings: base.size("max_position_embeddings", MAX_POSITIONS)?,
             embedding: "model.embed_tokens.weight".into(),
-            head: head(base, shapes)?,
+            head: head(base, shapes, true)?,
             layers: (0..self.layers).map(layer).collect::<Result<_>>()?,
-            final_norm: NormConfig { weight: "model.norm.weight".into(), eps: base.positive("rms_norm_eps")? as f32 },
+            final_norm: NormConfig::rms("model.norm.weight", base.positive("rms_norm_eps")? as f32),
             base: BaseAttention { layers: self.layers, kv_heads, head_dim },
             eos_token_ids: base.token_ids("eos_token_id")?,
             bos_token_id: base.token_ids("bos_token_id")?.first().copied(),
@@ -99,14 +99,14 @@ fn no_variant(file: &Object) -> Result<()> {
 }
 
 /// The head's tensor: `lm_head.weight` when it is stored, whatever `tie_word_embeddings` says; AMD's and other tools store
-/// a head that differs and leave the key as it was.
-fn head(base: &Object, shapes: Shapes<'_>) -> Result<Option<String>> {
+/// a head that differs and leave the key as it was. `tied` is what counts without the key.
+pub(super) fn head(base: &Object, shapes: Shapes<'_>, tied: bool) -> Result<Option<String>> {
     const NAME: &str = "lm_head.weight";
     let stored = shapes(NAME).is_some();
-    if !stored && base.flag("tie_word_embeddings")? == Some(false) {
+    if !stored && !base.flag("tie_word_embeddings")?.unwrap_or(tied) {
         return Err(Error::Tensor {
             name: NAME.into(),
-            expected: format!("to be stored ({CONFIG_FILE}: tie_word_embeddings is false)"),
+            expected: format!("to be stored ({CONFIG_FILE}: tie_word_embeddings is not true)"),
             found: "no such tensor".into(),
         });
     }

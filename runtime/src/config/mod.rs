@@ -1,8 +1,9 @@
 //! What a model is: its configuration files, in the form of its family, and the shapes of the stored tensors, which alone
 //! know ranks and kv heads. Holds numbers and names only: no tensor is read here.
 //!
-//! A family is one reader (`zebra`, `xecomla`, `mambainllama`, `llama`): it turns its files into a [`ModelConfig`], the same
-//! for all. A kind of mixer has its sizes and its tensors' names in one file (`mla`, `mamba1`, `mamba2`, `attention`).
+//! A family is one reader (`zebra`, `xecomla`, `mambainllama`, `llama`, `nemotron`): it turns its files into a
+//! [`ModelConfig`], the same for all. A kind of mixer has its sizes and its tensors' names in one file (`mla`, `mamba1`,
+//! `mamba2`, `attention`).
 
 mod attention;
 mod family;
@@ -12,6 +13,7 @@ mod mamba1;
 mod mamba2;
 mod mambainllama;
 mod mla;
+mod nemotron;
 mod object;
 mod rope;
 mod xecomla;
@@ -19,7 +21,7 @@ mod zebra;
 
 pub use attention::AttentionConfig;
 pub use family::{CONFIG_FILES, ConfigFiles, Family};
-pub use layers::{Layer, MixerConfig, MixerKind, MlpConfig, NormConfig};
+pub use layers::{Layer, MixerConfig, MixerKind, MlpConfig, MlpKind, NormConfig, NormKind};
 pub use mamba1::Mamba1Config;
 pub use mamba2::Mamba2Config;
 pub use mla::MlaConfig;
@@ -121,6 +123,7 @@ impl ModelConfig {
             Family::XEcoMla => xecomla::read(files, shapes),
             Family::MambaInLlama => mambainllama::read(files, shapes),
             Family::Llama => llama::read(files, shapes),
+            Family::Minitron => nemotron::read(files, shapes),
         }
     }
 

@@ -1,6 +1,6 @@
 //! `add_parts.wgsl`: what [`super::matmul_coop`] left of the parts of k, put together.
 
-use super::product::Epilogue;
+use super::product::{EPILOGUE, Epilogue};
 use super::rmsnorm::Columns;
 use super::{STEP, Target, assert_words, bindings, dispatch, shader};
 use crate::gpu::{Buffer, Cost, Dispatch, Extent, Grid};
@@ -59,7 +59,7 @@ impl AddParts<'_> {
         dispatch(
             label,
             "add_parts",
-            vec![shader!("add_parts.wgsl"), STEP],
+            vec![shader!("add_parts.wgsl"), STEP, EPILOGUE],
             constants,
             &params,
             bindings(self.step, &[self.x, self.parts], &[self.y.buffer]),

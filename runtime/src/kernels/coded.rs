@@ -31,7 +31,7 @@ pub(super) struct CodingParts {
     pub constants: Vec<(&'static str, f64)>,
 }
 
-/// For a kernel whose workgroup rounds so many values at once.
+/// For a kernel whose workgroup rounds so many values at once, of rows that need not all be there.
 pub(super) fn parts(coding: Option<Coding<'_>>, values: usize, label: &str) -> CodingParts {
     let none = shader!("parts/gain_none.wgsl");
     let Some(Coding { codes, gain }) = coding else {
@@ -39,7 +39,7 @@ pub(super) fn parts(coding: Option<Coding<'_>>, values: usize, label: &str) -> C
         return CodingParts { sources, bindings: vec![], constants: vec![] };
     };
     assert!(values.is_multiple_of(GROUP), "{label}: {values} values are no whole groups");
-    assert_words(codes, words(1, values) as u64, label);
+    assert_words(codes, GROUP_WORDS as u64, label);
     let mut bindings = vec![Binding { number: 14, access: Access::ReadWrite, buffer: codes.clone() }];
     bindings.extend(gain.map(|gain| read(15, gain)));
     CodingParts {

@@ -3,7 +3,7 @@
 
 use super::add_parts::AddParts;
 use super::half_rows::{assert_fits, octs};
-use super::product::{Epilogue, Piece, pieces};
+use super::product::{EPILOGUE, Epilogue, Piece, pieces};
 use super::rmsnorm::Columns;
 use super::{Matrix, STEP, Target, assert_words, bindings, dispatch, shader};
 use crate::gpu::{Buffer, Cooperative, Cost, Dispatch, Extent, Grid};
@@ -29,7 +29,7 @@ const PART_BLOCKS: u32 = 8;
 const MOST_PARTS: u32 = 16;
 
 /// The epilogue of a part of k. The others are [`Epilogue`]'s.
-const PARTS: u8 = 3;
+const PARTS: u8 = 4;
 
 /// Parts of k for so many small tiles.
 fn splits(tiles: u32, k: usize) -> u32 {
@@ -133,7 +133,7 @@ impl MatMulCoop<'_> {
             ]);
             constants.extend(part.dot_constants());
             let size = if matrices.side == 16 { shader!("parts/coop_16.wgsl") } else { shader!("parts/coop_8.wgsl") };
-            let mut sources = vec![STEP, size];
+            let mut sources = vec![STEP, EPILOGUE, size];
             sources.extend(part.group_sources());
             sources.push(shader!("matmul_coop.wgsl"));
             let written = if in_parts { self.parts } else { self.y.buffer };
@@ -147,7 +147,7 @@ impl MatMulCoop<'_> {
             let moved = match self.epilogue {
                 _ if in_parts => splits as usize * columns,
                 Epilogue::Add => 2 * n,
-                Epilogue::Store | Epilogue::SwiGlu => n,
+                Epilogue::Store | Epilogue::SwiGlu | Epilogue::Relu2 => n,
             };
             let cost = Cost { row_bytes: 2 * self.weight.k() + 4 * moved, ..part.product_cost(moved) };
             all.push(d.costs(cost));

@@ -1,7 +1,7 @@
 //! `matmul_i8.wgsl`: products with a quantized weight for many rows, on int8 dot products.
 
 use super::matrix::GROUP;
-use super::product::{Epilogue, Piece, pieces};
+use super::product::{EPILOGUE, Epilogue, Piece, pieces};
 use super::rmsnorm::Columns;
 use super::{Matrix, STEP, Target, assert_words, bindings, coded, dispatch, shader};
 use crate::gpu::{Buffer, Cost, Dispatch, Extent, Grid};
@@ -56,7 +56,7 @@ impl MatMulI8<'_> {
             ];
             let mut constants = target.constants(vec![("EPILOGUE", f64::from(self.epilogue as u8))]);
             constants.extend(part.dot_constants());
-            let mut sources = vec![shader!("matmul_i8.wgsl"), STEP];
+            let mut sources = vec![shader!("matmul_i8.wgsl"), STEP, EPILOGUE];
             sources.extend(part.tile_sources());
             let mut all_bindings = bindings(self.step, &[self.codes], &[self.y.buffer]);
             all_bindings.extend(part.bindings());

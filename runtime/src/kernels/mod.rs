@@ -9,6 +9,7 @@ pub mod gated_norm;
 pub mod gqa_append;
 pub mod gqa_combine;
 pub mod half_rows;
+pub mod layernorm;
 pub mod mamba1_scan;
 pub mod matmul;
 pub mod matmul_coop;

@@ -14,6 +14,9 @@ use crate::weights::WeightFormat;
 /// Storage buffers beside the weight's where y is left coded: step, x, y, its codes, the next norm's gain.
 const CODED_OTHERS: u32 = 5;
 
+/// The part for it.
+pub(super) const EPILOGUE: &str = shader!("parts/epilogue.wgsl");
+
 /// What becomes of the sums.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Epilogue {
@@ -23,6 +26,8 @@ pub enum Epilogue {
     Add,
     /// The weight is `[gate; up]`, `y = silu(x gate^T) * (x up^T)`.
     SwiGlu,
+    /// `y = relu(x W^T)^2`.
+    Relu2,
 }
 
 impl Epilogue {
@@ -87,7 +92,7 @@ pub struct Product<'a> {
     pub weight: &'a Matrix,
     /// `[rows, stride]`.
     pub y: Columns<'a>,
-    /// Where y is left coded too, if [`Product::can_code`]. Of SwiGLU only the codes are written then.
+    /// Where y is left coded too, if [`Product::can_code`]. Of an activation only the codes are written then.
     pub y_codes: Option<Coding<'a>>,
     pub epilogue: Epilogue,
     /// Runs over the logit rows: reads the rows of x that they name, and packs those of y.
@@ -153,7 +158,8 @@ impl<'a> Product<'a> {
                 matvec_i8::Input { codes, stride: width.div_ceil(GROUP), offset: 0, normed: false }
             }
         };
-        let others = if let Some(Coding { gain, .. }) = self.y_codes {
+        let others = if let Some(Coding { codes, gain }) = self.y_codes {
+            assert_words(codes, coded::words(1, self.outputs()) as u64, label);
             let whole = self.y.offset == 0 && self.y.stride.is_multiple_of(GROUP);
             assert!(whole && Self::can_code(self.weight, self.epilogue, target), "{label}: y cannot be left coded");
             if gain.is_some() { CODED_OTHERS } else { CODED_OTHERS - 1 }
@@ -186,13 +192,15 @@ impl<'a> Product<'a> {
             return all;
         }
         let Some(norm) = self.norm else {
-            assert!(!logit_rows, "{label}: only a normed x is gathered");
-            return self.pieces(label, target, 3).iter().map(|p| matmul::dispatch(self, p, label, target)).collect();
+            let pieces = self.pieces(label, target, 3);
+            return pieces.iter().map(|p| matmul::dispatch(self, p, logit_rows, label, target)).collect();
         };
         let prepare = RmsNorm { step, x, weight: norm.weight, y: rows, width: k, eps: norm.eps, logit_rows };
         let product = Product { x: rows, norm: None, ..*self };
         let mut all = vec![prepare.dispatch(label, target)];
-        all.extend(product.pieces(label, target, 3).iter().map(|p| matmul::dispatch(&product, p, label, target)));
+        // The norm has gathered them.
+        let pieces = product.pieces(label, target, 3);
+        all.extend(pieces.iter().map(|p| matmul::dispatch(&product, p, false, label, target)));
         all
     }
 
@@ -237,7 +245,7 @@ impl<'a> Product<'a> {
         ];
         let mut constants = target.constants(kernel.constants);
         constants.push(("EPILOGUE", f64::from(self.epilogue as u8)));
-        let mut sources = vec![STEP, shader!("parts/product.wgsl")];
+        let mut sources = vec![STEP, shader!("parts/product.wgsl"), EPILOGUE];
         sources.extend(kernel.sources);
         let mut all = bindings(self.step, &[x], &[self.y.buffer]);
         all.extend(kernel.bindings);

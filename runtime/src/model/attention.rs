@@ -77,15 +77,14 @@ impl Mixer for Attention {
         Product::can_code(&self.o_proj, Epilogue::Add, target)
     }
 
-    /// `x += o_proj(attention(n))`, n = rmsnorm(x), appending to the cache on the way.
+    /// `x += o_proj(attention(n))`, n = norm(x), appending to the cache on the way.
     fn dispatches(&self, at: &Place<'_>) -> Vec<Dispatch> {
-        let Place { label, work, norm, next, state: cached, options, pass } = *at;
+        let Place { label, work, input, next, state: cached, options, pass } = *at;
         let (step, shape, heads, target) = (&work.step, self.cache, self.heads, pass.target);
         let product =
             |tail: &str, product: Product<'_>| product.dispatches(&format!("{label}.{tail}"), pass.width, target);
         let qkv = work.wide.strided(self.qkv_proj.n());
-        let qkv_proj = work.product(work.x.all(), Some(norm), &self.qkv_proj, qkv, Epilogue::Store);
-        let mut all = product("qkv_proj", Product { x_codes: pass.x_codes(work), ..qkv_proj });
+        let mut all = product("qkv_proj", work.product_of(input, &self.qkv_proj, qkv, Epilogue::Store));
         let query = &work.query;
         all.push(
             GqaAppend {

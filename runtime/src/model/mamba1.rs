@@ -62,15 +62,14 @@ impl Mixer for Mamba1 {
         Product::can_code(&self.out_proj, Epilogue::Add, target)
     }
 
-    /// `x += out_proj(scan(conv(x), dt, B, C) * silu(z))`, n = rmsnorm(x).
+    /// `x += out_proj(scan(conv(x), dt, B, C) * silu(z))`, n = norm(x).
     fn dispatches(&self, at: &Place<'_>) -> Vec<Dispatch> {
-        let Place { label, work, norm, next, state, pass, .. } = *at;
+        let Place { label, work, input, next, state, pass, .. } = *at;
         let (s, target) = (self.shape, pass.target);
         let product =
             |tail: &str, product: Product<'_>| product.dispatches(&format!("{label}.{tail}"), pass.width, target);
         let rows = work.wide.strided(self.in_proj.n());
-        let in_proj = work.product(work.x.all(), Some(norm), &self.in_proj, rows, Epilogue::Store);
-        let mut all = product("in_proj", Product { x_codes: pass.x_codes(work), ..in_proj });
+        let mut all = product("in_proj", work.product_of(input, &self.in_proj, rows, Epilogue::Store));
         // Few rows' time steps are made in the scan; the plain kernels make them in one way, however many
         // rows there are.
         let at_once = !pass.is_wide() && !target.twins.plain && Mamba1Scan::can_project(&self.dt_proj, target);

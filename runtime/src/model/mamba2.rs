@@ -81,17 +81,14 @@ impl Mixer for Mamba2 {
         Product::can_code(&self.out_proj, Epilogue::Add, target)
     }
 
-    /// `x += out_proj(gated_norm(scan(conv(in_proj(n)))))`, n = rmsnorm(x).
+    /// `x += out_proj(gated_norm(scan(conv(in_proj(n)))))`, n = norm(x).
     fn dispatches(&self, at: &Place<'_>) -> Vec<Dispatch> {
-        let Place { label, work, norm, next, state, pass, .. } = *at;
+        let Place { label, work, input, next, state, pass, .. } = *at;
         let s = self.shape;
         let zxbcdt = work.wide.strided(s.in_proj());
         let y = work.heads.strided(s.d_inner);
         let target = pass.target;
-        let in_proj = Product {
-            x_codes: pass.x_codes(work),
-            ..work.product(work.x.all(), Some(norm), &self.in_proj, zxbcdt, Epilogue::Store)
-        };
+        let in_proj = work.product_of(input, &self.in_proj, zxbcdt, Epilogue::Store);
         let mut all = in_proj.dispatches(&format!("{label}.in_proj"), pass.width, target);
         let y_codes = pass.codes(work, SsmScan::can_code(s, target));
         if pass.is_chunked() {

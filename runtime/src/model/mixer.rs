@@ -7,12 +7,12 @@ use super::attention::Attention;
 use super::mamba1::Mamba1;
 use super::mamba2::Mamba2;
 use super::mla::Mla;
+use super::norm::Input;
 use super::state::Kept;
 use super::work::{Room, Work};
 use super::{Pass, PlanOptions, Tensors};
 use crate::config::{MixerConfig, MixerKind, Rope};
 use crate::gpu::{Buffer, Dispatch, Limits, Purpose};
-use crate::kernels::product::Norm;
 use crate::kernels::{Target, rope};
 use crate::{Error, Result};
 
@@ -44,10 +44,10 @@ pub struct Place<'a> {
     /// `"layer3"`.
     pub label: &'a str,
     pub work: &'a Work,
-    /// Of x.
-    pub norm: Norm<'a>,
-    /// The weight of the norm that comes after the mixer.
-    pub next: &'a Buffer,
+    /// What it mixes.
+    pub input: Input<'a>,
+    /// The gain of the norm that comes after it, if it has one (see [`super::norm::BlockNorm::gain`]).
+    pub next: Option<&'a Buffer>,
     /// As [`Mixer::kept`] has it, for all slots.
     pub state: &'a Buffer,
     pub options: &'a PlanOptions,

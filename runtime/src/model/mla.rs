@@ -2,6 +2,7 @@
 //! token is one row [latent | roped k_pe] that all heads share, and queries are taken into the latent's space.
 
 use super::mixer::{CacheTensor, Maker, Mixer, Place};
+use super::norm::Input;
 use super::state::Kept;
 use super::work::Room;
 use super::{PlanOptions, Tensors};
@@ -126,23 +127,22 @@ impl Mixer for Mla {
         Product::can_code(&self.out_proj, Epilogue::Add, target)
     }
 
-    /// `x += out_proj(attention(n))`, n = rmsnorm(x), appending to the cache on the way.
+    /// `x += out_proj(attention(n))`, n = norm(x), appending to the cache on the way.
     fn dispatches(&self, at: &Place<'_>) -> Vec<Dispatch> {
-        let Place { label, work, norm, next, state: latents, options, pass } = *at;
+        let Place { label, work, input, next, state: latents, options, pass } = *at;
         let turns = &self.turns;
         let step = &work.step;
         let (s, h, target) = (self.cache, self.heads, pass.target);
         let product =
             |tail: &str, product: Product<'_>| product.dispatches(&format!("{label}.{tail}"), pass.width, target);
-        let x_codes = pass.x_codes(work);
 
         // q_a and [latent | k_pe] in one product.
         let a = work.wide.strided(self.a_proj.n());
         let at_once = !pass.is_wide() && !target.twins.plain && self.q_rank.is_some() && self.kv_norm.is_none();
         let fits = |coded| at_once && MlaProject::fits(&self.q_proj, &self.kv_b_proj, h, s, coded, target);
         let y_codes = pass.codes(work, fits(true) && Product::can_code(&self.a_proj, Epilogue::Store, target));
-        let a_proj = work.product(work.x.all(), Some(norm), &self.a_proj, a, Epilogue::Store);
-        let mut all = product("a_proj", Product { x_codes, y_codes, ..a_proj });
+        let a_proj = work.product_of(input, &self.a_proj, a, Epilogue::Store);
+        let mut all = product("a_proj", Product { y_codes, ..a_proj });
         let a_codes = y_codes.map(|c| c.codes);
         let (c_offset, k_offset) = (self.latent_offset, self.latent_offset + s.latent);
         let (query, scale) = (&work.query, self.scale);
@@ -174,12 +174,13 @@ impl Mixer for Mla {
                 all.push(norm.dispatch(&format!("{label}.kv_a_layernorm"), target));
                 c = normed;
             }
-            let (x, x_codes, norm) = match self.q_rank {
-                Some(_) => (a, None, self.q_norm.as_ref().map(|weight| Norm { weight, eps: LORA_NORM_EPS })),
-                None => (work.x.all(), x_codes, Some(norm)),
+            let q_norm = self.q_norm.as_ref().map(|weight| Norm { weight, eps: LORA_NORM_EPS });
+            let input = match self.q_rank {
+                Some(_) => Input { x: a, norm: q_norm, codes: None },
+                None => input,
             };
             let q = work.q.strided(q_b.n());
-            all.extend(product("q_proj", Product { x_codes, ..work.product(x, norm, q_b, q, Epilogue::Store) }));
+            all.extend(product("q_proj", work.product_of(input, q_b, q, Epilogue::Store)));
             all.push(MlaLatent { step, shape: s, c, k_pe, turns, latents }.dispatch(label, target));
             let (q, q_stride) = (q.buffer, q.stride);
             all.push(

@@ -1,17 +1,21 @@
-//! The SwiGLU MLP of every layer: `x += down(silu(gate(n)) * up(n))`, n = rmsnorm(x).
+//! The MLP of every layer: `x += down(silu(gate(n)) * up(n))`, or `x += down(relu(up(n))^2)`, n = norm(x).
 
+use super::norm::Input;
 use super::work::Work;
 use super::{Pass, Tensors};
-use crate::config::MlpConfig;
+use crate::config::{MlpConfig, MlpKind};
 use crate::gpu::{Buffer, Dispatch};
-use crate::kernels::product::{Epilogue, Norm, Product};
+use crate::kernels::product::{Epilogue, Product};
 use crate::kernels::{Matrix, Target};
 
 /// Weights of one layer's MLP.
 #[derive(Debug)]
 pub struct Mlp {
-    /// [gate_proj; up_proj].
-    gate_up: Matrix,
+    /// [gate_proj; up_proj], or up_proj alone.
+    up: Matrix,
+    /// "gate_up" or "up".
+    up_label: &'static str,
+    activation: Epilogue,
     down: Matrix,
 }
 
@@ -20,27 +24,34 @@ impl Mlp {
         let intermediate = config.intermediate_size;
         let name = |tail: &str| format!("{}{tail}", config.prefix);
         let (gate, up) = (name("gate_proj.weight"), name("up_proj.weight"));
-        Self {
-            gate_up: tensors.stacked(&name("gate_up"), &[(&gate, intermediate), (&up, intermediate)], hidden, 1),
-            down: tensors.matrix(&name("down_proj.weight"), hidden, intermediate),
-        }
+        let (up_label, activation, up) = match config.kind {
+            MlpKind::SwiGlu => {
+                let parts = [(&*gate, intermediate), (&*up, intermediate)];
+                ("gate_up", Epilogue::SwiGlu, tensors.stacked(&name("gate_up"), &parts, hidden, 1))
+            }
+            MlpKind::Relu2 => ("up", Epilogue::Relu2, tensors.matrix(&up, intermediate, hidden)),
+        };
+        Self { up, up_label, activation, down: tensors.matrix(&name("down_proj.weight"), hidden, intermediate) }
     }
 
-    /// `norm` is that of the layer's second half, `next` the weight of the one after it.
-    pub fn dispatches(&self, label: &str, work: &Work, norm: Norm<'_>, next: &Buffer, pass: Pass) -> Vec<Dispatch> {
+    /// `input` is what the norm of the layer's second half makes, `next` the gain of the one after it, if it has one.
+    pub fn dispatches(
+        &self,
+        label: &str,
+        work: &Work,
+        input: Input<'_>,
+        next: Option<&Buffer>,
+        pass: Pass,
+    ) -> Vec<Dispatch> {
         let (x, act, target) = (work.x.all(), work.act.all(), pass.target);
-        let codes = pass.codes(work, Product::can_code(&self.gate_up, Epilogue::SwiGlu, target));
-        let gate_up = Product {
-            x_codes: pass.x_codes(work),
-            y_codes: codes,
-            ..work.product(x, Some(norm), &self.gate_up, act, Epilogue::SwiGlu)
-        };
+        let codes = pass.codes(work, Product::can_code(&self.up, self.activation, target));
+        let up = Product { y_codes: codes, ..work.product_of(input, &self.up, act, self.activation) };
         let down = Product {
             x_codes: codes.map(|c| c.codes),
             y_codes: pass.codes_of_x(work, next),
             ..work.product(act, None, &self.down, x, Epilogue::Add)
         };
-        let mut all = gate_up.dispatches(&format!("{label}.gate_up"), pass.width, target);
+        let mut all = up.dispatches(&format!("{label}.{}", self.up_label), pass.width, target);
         all.extend(down.dispatches(&format!("{label}.down"), pass.width, target));
         all
     }

@@ -8,6 +8,7 @@ mod mamba2;
 mod mixer;
 mod mla;
 mod mlp;
+mod norm;
 mod plan;
 mod runner;
 mod speed;
@@ -37,19 +38,14 @@ pub use crate::kernels::sample::{SampleSettings, Sampled};
 pub struct Pass {
     pub width: Width,
     pub target: Target,
-    /// What adds to the residual stream leaves it coded for the product that comes next (see [`crate::kernels::coded`]).
+    /// What makes rows leaves them coded for the product that comes next (see [`crate::kernels::coded`]).
     pub coded: bool,
 }
 
 impl Pass {
-    /// The residual stream, times the next norm's weight, as the product after it takes it.
-    fn x_codes(self, work: &Work) -> Option<&Buffer> {
-        self.coded.then_some(&work.x_codes)
-    }
-
-    /// Where what adds to the residual stream leaves it, `next` being the weight of the next norm.
-    fn codes_of_x<'a>(self, work: &'a Work, next: &'a Buffer) -> Option<Coding<'a>> {
-        self.coded.then_some(Coding { codes: &work.x_codes, gain: Some(next) })
+    /// Where what adds to the residual stream leaves it, `next` being the gain of the next norm, if it has one.
+    fn codes_of_x<'a>(self, work: &'a Work, next: Option<&'a Buffer>) -> Option<Coding<'a>> {
+        next.filter(|_| self.coded).map(|gain| Coding { codes: &work.x_codes, gain: Some(gain) })
     }
 
     /// Where a kernel that can do so leaves what out_proj or down_proj reads.

@@ -2,14 +2,15 @@
 
 use super::mixer::{CacheTensor, Maker, Mixer, Place, Tables, mixer};
 use super::mlp::Mlp;
+use super::norm::BlockNorm;
 use super::state::State;
 use super::work::{Room, Work};
 use super::{Pass, Tensors};
-use crate::config::{ModelConfig, NormConfig};
+use crate::config::ModelConfig;
 use crate::gpu::{Buffer, Dispatch, Limits, Purpose};
 use crate::kernels::embed::Embed;
 use crate::kernels::mla_latent::CacheFormat;
-use crate::kernels::product::{Epilogue, Norm, Product, Width};
+use crate::kernels::product::{Epilogue, Product, Width};
 use crate::kernels::sample::{MOST_VOCAB, Sample, SampleBuffers};
 use crate::kernels::{Target, Twins};
 use crate::weights::Preset;
@@ -83,27 +84,10 @@ pub struct Plan {
 
 #[derive(Debug)]
 struct LayerPlan {
-    input_norm: LayerNorm,
+    input_norm: BlockNorm,
     mixer: Box<dyn Mixer>,
-    post_norm: LayerNorm,
+    post_norm: BlockNorm,
     mlp: Mlp,
-}
-
-/// A norm's weight on the GPU.
-#[derive(Debug)]
-struct LayerNorm {
-    weight: Buffer,
-    eps: f32,
-}
-
-impl LayerNorm {
-    fn new(config: &NormConfig, hidden: usize, tensors: &mut Tensors) -> Self {
-        Self { weight: tensors.vector(&config.weight, &[hidden]), eps: config.eps }
-    }
-
-    fn get(&self) -> Norm<'_> {
-        Norm { weight: &self.weight, eps: self.eps }
-    }
 }
 
 impl Plan {
@@ -120,15 +104,15 @@ impl Plan {
         let mut layers = Vec::with_capacity(config.layers.len());
         for (i, layer) in config.layers.iter().enumerate() {
             layers.push(LayerPlan {
-                input_norm: LayerNorm::new(&layer.input_norm, hidden, maker.tensors),
+                input_norm: BlockNorm::new(&layer.input_norm, hidden, maker.tensors),
                 mixer: mixer(i, &layer.mixer, &mut maker)?,
-                post_norm: LayerNorm::new(&layer.post_norm, hidden, maker.tensors),
+                post_norm: BlockNorm::new(&layer.post_norm, hidden, maker.tensors),
                 mlp: Mlp::new(&layer.mlp, hidden, maker.tensors),
             });
         }
         let tables = maker.tables;
-        let final_norm = LayerNorm::new(&config.final_norm, hidden, &mut tensors);
-        let head = match &config.head {
+        let final_norm = BlockNorm::new(&config.final_norm, hidden, &mut tensors);
+        let lm_head = match &config.head {
             Some(name) => tensors.matrix(name, config.vocab_size, hidden),
             None => embedding.clone(),
         };
@@ -142,31 +126,36 @@ impl Plan {
         let lists = |width: Width| {
             let pass = Pass { width, target, coded: can_code && !width.is_tiled() };
             let step = &work.step;
-            // The weight of the norm that comes after so many layers.
-            let norm_after = |layer: usize| &layers.get(layer).map_or(&final_norm, |layer| &layer.input_norm).weight;
-            let x_codes = pass.codes_of_x(&work, norm_after(0));
+            // The gain of the norm that comes after so many layers.
+            let gain_after = |layer: usize| layers.get(layer).map_or(&final_norm, |layer| &layer.input_norm).gain();
+            let x_codes = pass.codes_of_x(&work, gain_after(0));
             let (slots, x) = (&sample.slots, &work.x.buffer);
             let embed = Embed { request: &request, slots, step, weight: &embedding, x, x_codes };
             let mut body = embed.dispatches("model", target);
             let mut marks = Vec::new();
             for (i, (layer, carried)) in layers.iter().zip(&state.layers).enumerate() {
                 let label = format!("layer{i}");
+                let (input, norm) = layer.input_norm.input(&format!("{label}.input_norm"), &work, pass);
+                body.extend(norm);
                 body.extend(layer.mixer.dispatches(&Place {
                     label: &label,
                     work: &work,
-                    norm: layer.input_norm.get(),
-                    next: &layer.post_norm.weight,
+                    input,
+                    next: layer.post_norm.gain(),
                     state: &carried.buffer,
                     options: &options,
                     pass,
                 }));
                 marks.push(Mark { at: body.len(), name: format!("{label}.mixer") });
-                body.extend(layer.mlp.dispatches(&label, &work, layer.post_norm.get(), norm_after(i + 1), pass));
+                let (input, norm) = layer.post_norm.input(&format!("{label}.post_norm"), &work, pass);
+                body.extend(norm);
+                body.extend(layer.mlp.dispatches(&label, &work, input, gain_after(i + 1), pass));
                 marks.push(Mark { at: body.len(), name: format!("{label}.out") });
             }
-            let logits = work.product(work.x.all(), Some(final_norm.get()), &head, work.logits.all(), Epilogue::Store);
-            let head = Product { x_codes: pass.x_codes(&work), logit_rows: true, ..logits }
-                .dispatches("lm_head", width, target);
+            let (input, norm) = final_norm.input("final_norm", &work, pass);
+            let logits = work.product_of(input, &lm_head, work.logits.all(), Epilogue::Store);
+            let mut head = Vec::from_iter(norm);
+            head.extend(Product { logit_rows: true, ..logits }.dispatches("lm_head", width, target));
             Lists { body, head, marks }
         };
         let [single, narrow, batch, wide] = [Width::Single, Width::Narrow, Width::Batch, Width::Wide].map(lists);

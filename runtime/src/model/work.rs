@@ -1,6 +1,7 @@
 //! The buffers that rows pass through on their way to logits. One set serves every layer and both widths of a step.
 
 use super::PlanOptions;
+use super::norm::Input;
 use crate::config::ModelConfig;
 use crate::gpu::{Buffer, Purpose};
 use crate::kernels::coded;
@@ -18,9 +19,10 @@ pub struct Work {
     pub step: Buffer,
     /// The residual stream.
     pub x: Rows,
-    /// Its norm, where a step has many rows; few are normed as they are read.
+    /// Its norm, where a step has many rows; few are normed as they are read. Its layer norm always.
     pub n: Rows,
-    /// Coded rows (see [`coded`]): the residual stream's, times the next norm's weight, of a step of few rows.
+    /// Coded rows (see [`coded`]): the residual stream's, times the next norm's weight, or its layer norm's, of a step of
+    /// few rows.
     pub x_codes: Buffer,
     /// Those of the heads or of the MLP, and of whatever goes into a product and was not left coded.
     pub codes: Buffer,
@@ -138,6 +140,17 @@ impl Work {
             logit_rows: false,
             scratch,
         }
+    }
+
+    /// `y (+)= n weight^T`, n being what comes out of a norm.
+    pub fn product_of<'a>(
+        &'a self,
+        input: Input<'a>,
+        weight: &'a Matrix,
+        y: Columns<'a>,
+        epilogue: Epilogue,
+    ) -> Product<'a> {
+        Product { x_codes: input.codes, ..self.product(input.x, input.norm, weight, y, epilogue) }
     }
 
     pub fn buffers(&self) -> Vec<Buffer> {

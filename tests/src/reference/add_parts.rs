@@ -2,7 +2,7 @@
 
 use zebra_runtime::kernels::product::Epilogue;
 
-use super::silu;
+use super::{relu2, silu};
 
 /// Writes (or adds to) a row of y: `parts` hold the row's outputs, in SwiGLU `[gate | up]`, each divided by 2^exponent.
 pub fn add_parts(parts: &[&[f32]], exponent: i32, epilogue: Epilogue, y: &mut [f64]) {
@@ -13,6 +13,7 @@ pub fn add_parts(parts: &[&[f32]], exponent: i32, epilogue: Epilogue, y: &mut [f
             Epilogue::Store => sum(n),
             Epilogue::Add => *y + sum(n),
             Epilogue::SwiGlu => silu(sum(n)) * sum(outputs + n),
+            Epilogue::Relu2 => relu2(sum(n)),
         };
     }
 }

@@ -2,7 +2,7 @@
 
 use zebra_runtime::kernels::product::Epilogue;
 
-use super::silu;
+use super::{relu2, silu};
 
 /// A product of `rows` rows of x with `weight` `[n, k]`; SwiGLU's weight is `[gate; up]`.
 #[derive(Debug)]
@@ -35,6 +35,7 @@ pub fn matmul_i8(m: &MatMulI8<'_>, y: &mut [f64]) {
             Epilogue::Store => (0..m.n).for_each(|n| y[n] = row(n)),
             Epilogue::Add => (0..m.n).for_each(|n| y[n] += row(n)),
             Epilogue::SwiGlu => (0..m.n / 2).for_each(|n| y[n] = silu(row(n)) * row(m.n / 2 + n)),
+            Epilogue::Relu2 => (0..m.n).for_each(|n| y[n] = relu2(row(n))),
         }
     }
 }

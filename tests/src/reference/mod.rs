@@ -8,6 +8,7 @@ pub mod embed;
 pub mod gqa_append;
 pub mod gqa_combine;
 pub mod half_rows;
+pub mod layernorm;
 pub mod mamba1_scan;
 pub mod matmul_i8;
 pub mod mla_attend;
@@ -28,6 +29,11 @@ pub mod weight;
 /// x * sigmoid(x).
 pub fn silu(x: f64) -> f64 {
     x / (1.0 + (-x).exp())
+}
+
+/// max(x, 0)^2.
+pub fn relu2(x: f64) -> f64 {
+    x.max(0.0).powi(2)
 }
 
 /// Sum of products.

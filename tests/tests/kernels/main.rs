@@ -6,6 +6,7 @@ mod gqa_append;
 mod gqa_chain;
 mod gqa_combine;
 mod half_rows;
+mod layernorm;
 mod mamba1_scan;
 mod matmul_coop;
 mod matmul_i8;

@@ -18,7 +18,7 @@ use super::{Cut, Input, table, target};
 const MAX_ROWS: u32 = 140;
 
 const FORMATS: [WeightFormat; 2] = [WeightFormat::Q8, WeightFormat::Q4];
-const EPILOGUES: [Epilogue; 3] = [Epilogue::Store, Epilogue::Add, Epilogue::SwiGlu];
+const EPILOGUES: [Epilogue; 4] = [Epilogue::Store, Epilogue::Add, Epilogue::SwiGlu, Epilogue::Relu2];
 
 /// What the codes and scales of x are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,7 +65,7 @@ impl Case {
 
 /// The formats by turns, the epilogues by slower turns.
 fn varied(i: usize, n: usize, k: usize, rows: usize) -> Case {
-    let epilogue = EPILOGUES[i / 2 % 3];
+    let epilogue = EPILOGUES[i / 2 % 4];
     let n = if epilogue == Epilogue::SwiGlu { 2 * n } else { n };
     Case { format: FORMATS[i % 2], n, k, rows, epilogue, ..Case::default() }
 }

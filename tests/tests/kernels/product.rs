@@ -71,11 +71,11 @@ impl Default for Case {
 }
 
 const EPS: f32 = 1e-5;
-const EPILOGUES: [Epilogue; 3] = [Epilogue::Store, Epilogue::Add, Epilogue::SwiGlu];
+const EPILOGUES: [Epilogue; 4] = [Epilogue::Store, Epilogue::Add, Epilogue::SwiGlu, Epilogue::Relu2];
 
 /// The formats by turns, the epilogues by slower turns, with and without a norm.
 pub fn varied(i: usize, n: usize, k: usize, rows: usize) -> Case {
-    let epilogue = EPILOGUES[i / 4 % 3];
+    let epilogue = EPILOGUES[i / 4 % 4];
     let n = if epilogue == Epilogue::SwiGlu { 2 * n } else { n };
     Case { format: FORMATS[i % 4], n, k, rows, epilogue, norm: (i / 2).is_multiple_of(2), ..Case::default() }
 }
@@ -232,7 +232,7 @@ const TILE_TOLERANCE: f64 = 4e-5;
 
 fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
     let data = Data::new(case);
-    let tolerance = if case.width == Width::Wide && !case.plain { TILE_TOLERANCE } else { TOLERANCE };
+    let tolerance = if case.width.is_tiled() && !case.plain { TILE_TOLERANCE } else { TOLERANCE };
     // Of x rounded to int8 a code may be the next one where a quotient lies between two.
     let tolerance = match case.rounds() {
         true => Tolerance { nmse: 1e-7, max_sd: 5e-3 },
@@ -321,7 +321,7 @@ fn run_coded(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
 
     let expected = data.expected(case, input);
     let got = bench.read(&y);
-    let of_product = case.epilogue != Epilogue::SwiGlu;
+    let of_product = matches!(case.epilogue, Epilogue::Store | Epilogue::Add);
     let worst = match of_product {
         true => compare(&got, &expected, stride, Tolerance { nmse: 1e-7, max_sd: 5e-3 })?,
         false => Worst::default(),
@@ -345,7 +345,7 @@ fn run_coded(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
         for (j, v) in values.iter().enumerate() {
             let code = f64::from(group.codes[j]);
             let gained = v * next.get(first + j).map_or(0.0, |g| f64::from(*g));
-            // Half a step, and what the sums of a SwiGLU are off.
+            // Half a step, and what the sums of an activation are off.
             if (code * scale - gained).abs() > 0.502 * scale + if of_product { 0.0 } else { 0.01 * gained.abs() } {
                 return Err(format!("row {r}, output {}: {code} times {scale}, expected {gained}", first + j));
             }
@@ -362,7 +362,7 @@ fn matvec_i8_coded() {
         for (i, (n, k)) in [(32, 24), (70, 96), (33, 2048), (96, 520), (5152, 64), (64, 8192)].into_iter().enumerate() {
             for j in 0..6 {
                 let format = [WeightFormat::Q8, WeightFormat::Q4][j % 2];
-                let epilogue = EPILOGUES[(i + j) % 3];
+                let epilogue = EPILOGUES[(i + j) % 4];
                 let rows = [1, 3, 4, 5][(i + j) % 4];
                 let width = if rows == 1 { Width::Single } else { Width::Narrow };
                 let n = if epilogue == Epilogue::SwiGlu { 2 * n } else { n };
@@ -508,6 +508,8 @@ fn logit_rows() {
         cases.push(case);
         cases.push(Case { width: Width::Wide, ..case });
         cases.push(Case { width: Width::Wide, plain: true, subgroups: true, ..case });
+        // Without a norm, which gathers them for a tiled product in f32.
+        cases.push(Case { width: Width::Wide, f32: true, norm: false, ..case });
     }
     table("matvec and matmul, logit rows", cases, run);
 }
@@ -527,7 +529,7 @@ fn plain_sums_do_not_depend_on_the_number_of_rows() {
         let mut compared = 0;
         for subgroups in [false, true] {
             for (i, format) in FORMATS.into_iter().enumerate() {
-                let epilogue = EPILOGUES[i % 3];
+                let epilogue = EPILOGUES[i % 4];
                 let wide = Case {
                     format,
                     n: 34,

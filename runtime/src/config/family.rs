@@ -23,6 +23,8 @@ pub enum Family {
     MambaInLlama,
     /// Llama 3 and others of its form.
     Llama,
+    /// Llamba: discrete Mamba2 layers.
+    Llamba,
 }
 
 /// A folder's configuration files by their names.
@@ -77,6 +79,7 @@ impl Family {
         let config = files.object(CONFIG_FILE).map_err(|_| format!("{CONFIG_FILE} is not a JSON object"))?;
         match config.map.get("model_type").and_then(Value::as_str) {
             Some("llama") => Ok(Family::Llama),
+            Some("llamba") => Ok(Family::Llamba),
             _ => Err(describe(&config)),
         }
     }
@@ -88,6 +91,7 @@ impl Family {
             Family::XEcoMla => "x-ecomla",
             Family::MambaInLlama => "mambainllama",
             Family::Llama => "llama",
+            Family::Llamba => "llamba",
         }
     }
 
@@ -98,6 +102,7 @@ impl Family {
             Family::XEcoMla => "config.json comes with MLA_config.json",
             Family::MambaInLlama => "config.json comes with mamba_config.json",
             Family::Llama => "config.json has model_type \"llama\" and comes with no file of another family",
+            Family::Llamba => "config.json has model_type \"llamba\"",
         }
     }
 }

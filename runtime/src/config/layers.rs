@@ -1,6 +1,6 @@
 //! What a layer is made of: a mixer and an MLP, each behind a norm, with the names and shapes of their tensors.
 
-use super::{AttentionConfig, Mamba2Config, MlaConfig, TensorList, TensorSpec};
+use super::{AttentionConfig, DiscreteMamba2Config, Mamba2Config, MlaConfig, TensorList, TensorSpec};
 
 /// `x += mixer(input_norm(x)); x += mlp(post_norm(x))`.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,6 +44,8 @@ pub enum MixerKind {
     Mamba2(Mamba2Config),
     /// Grouped-query attention.
     Attention(AttentionConfig),
+    /// A discrete Mamba2 in Llamba's form.
+    DiscreteMamba2(DiscreteMamba2Config),
 }
 
 impl Layer {
@@ -61,6 +63,7 @@ impl Layer {
             MixerKind::Mla(mla) => mla.tensors(prefix, hidden, list),
             MixerKind::Mamba2(mamba2) => mamba2.tensors(prefix, hidden, list),
             MixerKind::Attention(attention) => attention.tensors(prefix, hidden, list),
+            MixerKind::DiscreteMamba2(discrete) => discrete.tensors(prefix, hidden, list),
         }
         self.post_norm.tensors(hidden, list);
         self.mlp.tensors(hidden, list);
@@ -89,6 +92,7 @@ impl MixerConfig {
             MixerKind::Mla(_) => "mla",
             MixerKind::Mamba2(_) => "mamba2",
             MixerKind::Attention(_) => "attention",
+            MixerKind::DiscreteMamba2(_) => "discrete_mamba2",
         }
     }
 
@@ -98,6 +102,7 @@ impl MixerConfig {
             MixerKind::Mla(mla) => mla.latent_dim(),
             MixerKind::Mamba2(_) => 0,
             MixerKind::Attention(attention) => attention.cached(),
+            MixerKind::DiscreteMamba2(_) => 0,
         }
     }
 }

@@ -4,6 +4,7 @@
 use std::fmt::Debug;
 
 use super::attention::Attention;
+use super::discrete_mamba2::discrete_mamba2;
 use super::mamba2::Mamba2;
 use super::mla::Mla;
 use super::state::Kept;
@@ -113,6 +114,7 @@ pub fn mixer(layer: usize, config: &MixerConfig, maker: &mut Maker<'_>) -> Resul
     Ok(match &config.kind {
         MixerKind::Mla(sizes) => Box::new(Mla::new(sizes, prefix, layer, maker)?),
         MixerKind::Mamba2(sizes) => Box::new(Mamba2::new(sizes, prefix, maker)),
+        MixerKind::DiscreteMamba2(sizes) => Box::new(discrete_mamba2(sizes, prefix, maker)),
         MixerKind::Attention(sizes) => Box::new(Attention::new(sizes, prefix, layer, maker)?),
     })
 }

@@ -174,7 +174,7 @@ fn fixtures_open() {
                     assert_eq!(c.rope.softmax_scale, 0.25);
                     assert_eq!(c.rope.attention_scale, 1.346_573_6);
                 }
-                MixerKind::Attention(_) => panic!("no Zebra-Llama has it"),
+                MixerKind::Attention(_) | MixerKind::DiscreteMamba2(_) => panic!("no Zebra-Llama has it"),
                 MixerKind::Mamba2(c) => {
                     assert_eq!((c.heads, c.head_dim, c.d_inner, c.d_xb, c.d_conv), (4, 16, 64, 32, 4));
                     assert!(!c.repeat_kv_before_conv);

@@ -6,11 +6,13 @@ use std::path::Path;
 use std::rc::Rc;
 
 use pollster::block_on;
+use safetensors::tensor::{SafeTensors, TensorView, serialize};
 use zebra_runtime::Error;
 use zebra_runtime::engine::probe::{NamedTensor, ProbeOptions, Values, probe};
 use zebra_runtime::engine::{
     CacheFormat, Engine, FinishReason, Finished, GenerateOptions, KernelChoice, LoadOptions, Piece, SamplingOptions,
 };
+use zebra_runtime::files::{MemoryFiles, read_whole};
 use zebra_runtime::gpu::Gpu;
 use zebra_runtime::model::{MOST_STEPS, Row, Sampled, Step, Token};
 use zebra_runtime::weights::Preset;
@@ -233,6 +235,93 @@ fn a_restored_or_forked_slot_never_left() {
             straight.ids.len()
         );
         assert_ne!(to_b.ids, after_b.ids[..].to_vec(), "the control: other tokens differ");
+    }
+}
+
+/// The same three properties, in short, of layers that tiny-gqa does not have.
+fn holds_for(name: &str) {
+    let files = tiny(name);
+    let prompt = ids(70, 3);
+    for (kernels, tolerance) in [(KernelChoice::Plain, 0.0), (KernelChoice::Auto, 1e-4)] {
+        let run = |chunk| -> Vec<NamedTensor> {
+            let options = ProbeOptions { preset: Preset::F32, cache: CacheFormat::F32, decode: 3, chunk, kernels };
+            block_on(probe(&*files, gpu(), &prompt, &options)).expect("it runs")
+        };
+        let one_by_one = run(1);
+        for chunk in [3, 7, 41, 70] {
+            for (a, b) in run(chunk).iter().zip(&one_by_one) {
+                if let (Values::F32(x), Values::F32(y)) = (&a.values, &b.values) {
+                    let worst = differ(x, y);
+                    assert!(worst <= tolerance, "{name}: {} in chunks of {chunk}, {kernels:?}: {worst:.2e} sd", a.name);
+                }
+            }
+        }
+    }
+    for (kernels, count, tolerance) in [(KernelChoice::Plain, 12, 0.0), (KernelChoice::Auto, 12, 1e-3)] {
+        let mut engine = engine(name, LoadOptions { slots: count, logit_rows: Some(64), ..options(kernels) });
+        let prompts: Vec<Vec<u32>> = (0..count).map(|i| ids(5 + 4 * i, i as u32)).collect();
+        let (alone, together) = (batch_logits(&mut engine, &prompts, false), batch_logits(&mut engine, &prompts, true));
+        let worst = together.iter().zip(&alone).map(|(a, b)| differ(a, b)).fold(0.0, f64::max);
+        assert!(worst <= tolerance, "{name}: {count} slots, {kernels:?}: {worst:.2e} sd");
+        assert!(differ(&together[0], &alone[1]) > 0.1, "the control: another slot's logits are not these");
+    }
+    // In q8 too, whose rows go from kernel to kernel in int8.
+    for preset in [Preset::F32, Preset::Q8] {
+        let load = LoadOptions { preset: Some(preset), slots: 2, ..options(KernelChoice::Auto) };
+        let mut engine = engine(name, load);
+        answer(&mut engine, 0, Some(&ids(40, 5)), &drawn(6));
+        let at_a = block_on(engine.snapshot(0)).expect("a snapshot");
+        let straight = answer(&mut engine, 0, None, &drawn(14));
+        answer(&mut engine, 0, Some(&ids(60, 9)), &drawn(9));
+        for slot in [0, 1] {
+            engine.restore(slot, &at_a).expect("restores");
+            assert_eq!(answer(&mut engine, slot, None, &drawn(14)).ids, straight.ids, "{name} as {preset}");
+        }
+    }
+    println!("{name}: cut anywhere, in a batch, restored: the same");
+}
+
+#[test]
+fn it_holds_for_llamba() {
+    holds_for("tiny-llamba");
+}
+
+/// Rows of the head that pad its vocabulary win every comparison here, if they are compared.
+#[test]
+fn padding_is_never_sampled() {
+    let files = tiny("tiny-llamba");
+    let whole = block_on(read_whole(&*files, "model.safetensors")).expect("it is read").expect("it is there");
+    let tensors = SafeTensors::deserialize(&whole).expect("it is whole");
+    let mut spoilt: Vec<_> =
+        tensors.iter().map(|(n, t)| (n, t.dtype(), t.shape().to_vec(), t.data().to_vec())).collect();
+    let head = spoilt.iter_mut().find(|(name, ..)| *name == "lm_head.weight").expect("a head");
+    let row = 4 * head.2[1];
+    assert_eq!(head.2[0], 104);
+    for i in VOCAB..104 {
+        // One with each sign of every hidden value.
+        let value: f32 = if i % 2 == 0 { 1e3 } else { -1e3 };
+        head.3[i * row..][..row].copy_from_slice(&value.to_le_bytes().repeat(row / 4));
+    }
+    let views = spoilt.iter().map(|(n, t, s, d)| (*n, TensorView::new(*t, s.clone(), d).expect("as it was")));
+    let spoilt = (*files).clone().with("model.safetensors", serialize(views, None).expect("bytes").into());
+    let load = |files: &MemoryFiles, kernels| {
+        block_on(Engine::load(files, gpu(), &options(kernels), &mut |_| {})).expect("the checkpoint loads")
+    };
+    for kernels in [KernelChoice::Plain, KernelChoice::Auto] {
+        let (mut engine, mut other) = (load(&files, kernels), load(&spoilt, kernels));
+        let greedy = GenerateOptions { sampling: SamplingOptions::greedy(), ..drawn(40) };
+        for options in [drawn(40), greedy] {
+            let got = answer(&mut other, 0, Some(&ids(9, 4)), &options);
+            assert_eq!(got.ids.len(), 40);
+            assert_eq!(got.ids, answer(&mut engine, 0, Some(&ids(9, 4)), &options).ids);
+        }
+        let refused = block_on(engine.generate(0, &[5, VOCAB as u32], &drawn(1))).err();
+        assert!(matches!(refused, Some(Error::Prompt(_))), "the embedding's padding is no token: {refused:?}");
+        // The control: the head's other rows do matter, and the padded ones are computed.
+        let step = Step { rows: rows(0, &[3], 0) };
+        let logits = block_on(other.model_mut().logits(&step, 104)).expect("runs").remove(0);
+        let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        assert!(logits[..VOCAB].iter().all(|v| *v < most), "a padded row has the largest logit: {most}");
     }
 }
 

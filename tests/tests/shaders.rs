@@ -10,8 +10,8 @@ use naga::valid::{Capabilities, ValidationFlags, Validator};
 use pollster::block_on;
 use serde_json::{Value, json};
 use zebra_runtime::config::{
-    BaseAttention, Family, Layer, Mamba2Config, MixerConfig, MixerKind, MlaConfig, MlpConfig, ModelConfig, NormConfig,
-    Rope,
+    BaseAttention, DiscreteMamba2Config, Family, Layer, Mamba2Config, MixerConfig, MixerKind, MlaConfig, MlpConfig,
+    ModelConfig, NormConfig, Rope,
 };
 use zebra_runtime::engine::CacheFormat;
 use zebra_runtime::gpu::{Access, Buffer, Cooperative, Dispatch, Limits, Purpose};
@@ -78,6 +78,7 @@ fn released(
         family: Family::ZebraLlama,
         hidden_size: hidden,
         vocab_size: 128_256,
+        vocab_rows: 128_256,
         max_position_embeddings: 131_072,
         embedding: "embed_tokens.weight".into(),
         head: None,
@@ -90,8 +91,13 @@ fn released(
 }
 
 fn configurations() -> Vec<(String, ModelConfig)> {
-    let folders =
-        ["models/zebra-pocket", "tests/fixtures/tiny-gqa", "tests/fixtures/tiny-mha", "tests/fixtures/tiny-lnorm"];
+    let folders = [
+        "models/zebra-pocket",
+        "tests/fixtures/tiny-gqa",
+        "tests/fixtures/tiny-mha",
+        "tests/fixtures/tiny-lnorm",
+        "tests/fixtures/tiny-llamba",
+    ];
     let mut all: Vec<_> = folders
         .iter()
         .map(|folder| {
@@ -103,6 +109,15 @@ fn configurations() -> Vec<(String, ModelConfig)> {
     all.push(("1B".into(), released(2048, 8192, 32, [1344, 128], [32, 32, 64], 512)));
     all.push(("3B".into(), released(3072, 8192, 24, [1536, 128], [64, 64, 128], 1024)));
     all.push(("8B".into(), released(4096, 14_336, 32, [2048, 160], [64, 64, 128], 1024)));
+    for (name, hidden, mlp, head_dim) in
+        [("Llamba 1B", 2048, 8192, 64), ("Llamba 3B", 3072, 8192, 96), ("Llamba 8B", 4096, 14_336, 128)]
+    {
+        let mut config = released(hidden, mlp, 32, [1, 1], [1, 2, 1], hidden);
+        config.layers.remove(0);
+        config.layers[0].mixer.kind =
+            MixerKind::DiscreteMamba2(DiscreteMamba2Config { heads: 32, head_dim, groups: 32, d_state: 64 });
+        all.push((name.into(), config));
+    }
     all
 }
 

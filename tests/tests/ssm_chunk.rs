@@ -494,6 +494,8 @@ fn discrete_forms() {
     }
 }
 
+type Fault<'a> = (&'a str, &'a dyn Fn(&mut Inputs));
+
 /// The comparison itself: each of these is a fault that a scan could have, and must be refused.
 #[test]
 fn faults_are_refused() {
@@ -507,7 +509,6 @@ fn faults_are_refused() {
             change(&mut other);
             judge(&m, &got, &ssm_chunk(&other))
         };
-        type Fault<'a> = (&'a str, &'a dyn Fn(&mut Inputs));
         let faults: [Fault<'_>; 7] = [
             ("A is off by 1e-3", &|o| o.heads.iter_mut().for_each(|h| h[0] += 1e-3)),
             ("D of a head is off by 1e-4", &|o| o.heads[1][1] += 1e-4),
@@ -526,6 +527,24 @@ fn faults_are_refused() {
         for (name, change) in faults {
             let refused = twin_of(change).expect_err(name);
             println!("refused: {name}: {refused}");
+        }
+    });
+    let m = inputs(discrete(4, 16, 8, 2), &[run(0, 40), frozen(1, 9)], DISCRETE, 19);
+    pollster::block_on(async {
+        let got = compute(&gpu, &m, gpu.limits()).await;
+        judge(&m, &got, &ssm_chunk(&m)).unwrap();
+        let faults: [Fault<'_>; 5] = [
+            ("D of a head is off by 1e-4", &|o| o.heads[1][0] += 1e-4),
+            ("a bias of z is off by 1e-3", &|o| o.weight[7] += 1e-3),
+            ("a decay is off by 1e-3", &|o| o.zxbcdt[20 * o.in_stride + o.shape.in_proj() - 1] += 1e-3),
+            ("a z is another", &|o| o.zxbcdt[39 * o.in_stride + o.shape.z_column()] += 1e-2),
+            ("one convolution input of C is another", &|o| o.zxbcdt[39 * o.in_stride + o.shape.channels() - 1] += 1e-3),
+        ];
+        for (name, change) in faults {
+            let mut other = m.clone();
+            change(&mut other);
+            let refused = judge(&m, &got, &ssm_chunk(&other)).expect_err(name);
+            println!("refused: discrete: {name}: {refused}");
         }
     });
 }

@@ -1,5 +1,5 @@
-// y[r, h, :] = rmsnorm(y[r, h, :] * silu(z[r, h, :])) * weight[h, :], the norm over each head's own head_dim, in place; or
-// y[r, h, :] * silu(z[r, h, :] + bias[h, :]), see parts/gate_*.wgsl.
+// y[r, h, :] = rmsnorm(y[r, h, :] * silu(z[r, h, :])) * weight[h, :], the norm over each head's own head_dim, in place;
+// or y[r, h, :] * silu(z[r, h, :] + bias[h, :]), see parts/gate_*.wgsl.
 //
 // A lane owns one quad; a workgroup has the quads of whole heads of one row.
 //

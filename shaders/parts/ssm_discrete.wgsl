@@ -1,6 +1,6 @@
-// Discrete Mamba2 as Llamba has it. in_proj's rows are [x | B | C | z | a], the convolved channels first, and of B and C
-// `repeat` heads share the columns. No SiLU follows the convolution, x is not scaled, and the decay exp(-softplus(a)) comes
-// from the token alone: A = -1 and no bias.
+// Discrete Mamba2 as Llamba has it. in_proj's rows are [x | B | C | z | a], the convolved channels first, and `repeat`
+// heads share the columns of B and C. No SiLU follows the convolution, x is not scaled, and the decay exp(-softplus(a))
+// comes from the token alone: A = -1 and no bias.
 
 const SILU: bool = false;
 const SCALES: bool = false;

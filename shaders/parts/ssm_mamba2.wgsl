@@ -1,5 +1,6 @@
-// Mamba2 as MambaInLlama has it. in_proj's rows are [z | x | B | C | dt], N = P. Of x and B `repeat` heads share the columns,
-// `sharers` the convolved channels: as many, or 1 where x and B are repeated before the convolution. C is each head's own.
+// Mamba2 as MambaInLlama has it. in_proj's rows are [z | x | B | C | dt], N = P. `repeat` heads share the columns of x and
+// B, `sharers` the convolved channels: as many, or 1 where x and B are repeated before the convolution. C is each head's
+// own.
 
 const SILU: bool = true;    // of what was convolved
 const SCALES: bool = true;  // x by the time step

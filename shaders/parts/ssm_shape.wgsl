@@ -1,8 +1,8 @@
-// What a slot carries of a Mamba2 layer: [heads, P, N], then [heads, P + 2 N] quads, the last four inputs of each channel of
-// x, B and C (parts 0, 1 and 2 of a head), oldest first. Heads that share a channel keep its inputs each for itself, so that
-// none has to wait until the others have read them.
+// What a slot carries of a Mamba2 layer: [heads, P, N], then [heads, P + 2 N] quads, the last four inputs of each channel
+// of x, B and C (parts 0, 1 and 2 of a head), oldest first. Heads that share a channel keep its inputs each for itself,
+// so that none has to wait until the others have read them.
 //
-// Where a head's parts are among in_proj's columns and the convolved channels: parts/ssm_mamba2.wgsl, ssm_discrete.wgsl.
+// Where a head's parts are among in_proj's columns and convolved channels: parts/ssm_mamba2.wgsl, parts/ssm_discrete.wgsl.
 // `Params` begins with the numbers of `SsmShape::params`.
 
 override P_QUADS: u32;  // P / 4: head_dim

@@ -464,8 +464,8 @@ fn a_broken_slot_breaks_no_other() {
     });
 }
 
-/// Discrete Mamba2: heads wider than their state and narrower, of the tiny fixture (16 x 8) and of what is released, and B and
-/// C shared by heads.
+/// Discrete Mamba2: heads wider than their state and narrower, of the tiny fixture (16 x 8) and of what is released, and
+/// B and C shared by heads.
 #[test]
 fn discrete_forms() {
     let gpu = open();

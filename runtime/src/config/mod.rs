@@ -1,8 +1,9 @@
 //! What a model is: its configuration files, in the form of its family, and the shapes of the stored tensors, which alone
 //! know ranks and kv heads. Holds numbers and names only: no tensor is read here.
 //!
-//! A family is one reader (`zebra`, `xecomla`, `mambainllama`, `llama`): it turns its files into a [`ModelConfig`], the same
-//! for all. A kind of mixer has its sizes and its tensors' names in one file (`mla`, `mamba2`, `attention`).
+//! A family is one reader (`zebra`, `xecomla`, `mambainllama`, `llama`, `llamba`): it turns its files into a
+//! [`ModelConfig`], the same for all. A kind of mixer has its sizes and its tensors' names in one file (`mla`, `mamba2`,
+//! `discrete_mamba2`, `attention`).
 
 mod attention;
 mod discrete_mamba2;

@@ -1,5 +1,5 @@
-//! `parts/ssm_shape.wgsl`: the numbers of a Mamba2 mixer that its kernels share, and the layout of its carried state; and the
-//! parts for its form, `parts/ssm_mamba2.wgsl` or `parts/ssm_discrete.wgsl` with their `parts/gate_*.wgsl`.
+//! `parts/ssm_shape.wgsl`: the numbers of a Mamba2 mixer that its kernels share, and the layout of its carried state; and
+//! the parts for its form, `parts/ssm_mamba2.wgsl` or `parts/ssm_discrete.wgsl` with their `parts/gate_*.wgsl`.
 
 use super::shader;
 use crate::gpu::Buffer;

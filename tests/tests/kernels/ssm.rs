@@ -283,8 +283,8 @@ const SHAPES: [(usize, usize, usize); 13] = [
     (32, 128, 8),
 ];
 
-/// (heads, head_dim, d_state, groups) of discrete Mamba2: the tiny fixture, heads wider than their state and narrower, ones whose
-/// channels have more quads than their rows, and what is released.
+/// (heads, head_dim, d_state, groups) of discrete Mamba2: the tiny fixture, heads wider than their state and narrower,
+/// ones whose channels have more quads than their rows, and what is released.
 const DISCRETE: [(usize, usize, usize, usize); 14] = [
     (4, 16, 8, 4),
     (4, 16, 8, 2),

@@ -1,4 +1,4 @@
-//! The discrete Mamba2 mixer of Llamba (Llamba paper, section 3; "Transformers to SSMs", section 4). Its dispatches are
+//! The discrete Mamba2 mixer of Llamba (arXiv 2502.14458; "Transformers to SSMs", arXiv 2408.10189). Its dispatches are
 //! [`Mamba2`]'s: what its kernels leave out or do otherwise, their shape tells them.
 //!
 //! ```text

@@ -1,7 +1,7 @@
 // The selective scan by chunks of CHUNK rows (Mamba2, "Transformers are SSMs", section 6), equal to ssm_scan.wgsl: with
 // the state S [P, N] that enters each chunk, which ssm_states.wgsl made, no chunk waits for another.
 //
-//   scores[i, j] = (C_i . B_j) dt_j exp(sum of log a over j+1..i) + (i == j) D      for j <= i
+//   scores[i, j] = (C_i . B_j) dt_j exp(sum of log a over j+1..i) + (i == j) D      for j <= i (discrete: without dt_j)
 //   y_i = exp(sum of log a from the first row to i) S C_i + sum_j scores[i, j] x_j
 //
 // where rows are those that one segment has of the chunk. Exponents are sums of log a <= 0 taken over the very rows they
@@ -13,23 +13,23 @@
 // Floor: rows * heads * (P * N + CHUNK / 2 * (P + N)) multiply-adds (512 x 32 x (16,384 + 8,192): 403 M; tiles on the
 // diagonal make it 450 M).
 
-override WG: u32;             // at least CHUNK / 8 * QUADS and (CHUNK / 4)^2
-override QUADS: u32;          // head_dim / 4
+override WG: u32;             // at least CHUNK / 8 * P_QUADS and (CHUNK / 4)^2
 override CHUNK: u32;          // 32 or 64
 override CHUNK_QUADS: u32;    // CHUNK / 4
 override LEFT_LOADS: u32;     // quads that a lane loads of 4 quads of CHUNK rows: 1 or 2
-override RIGHT_LOADS: u32;    // quads that a lane loads of 16 rows of QUADS: 1 to 4
+override RIGHT_LOADS: u32;    // quads that a lane loads of 16 rows of P_QUADS: 1 to 4
 override SCORES: u32;         // quads of the scores: CHUNK * CHUNK_QUADS + CHUNK_QUADS
 override LEFT: u32;           // SCORES, and 4 quads of CHUNK rows of C, CHUNK_QUADS more so that rows do not share banks
-override RIGHT: u32;          // the same of B, or 16 rows of QUADS of S or x
+override RIGHT: u32;          // the same of B, or 16 rows of P_QUADS of S or x
 
 const SLAB: u32 = 4u;         // quads of what is summed over, in workgroup memory at once
 
 struct Params {
-    head_dim: u32,
+    scan_quads: u32,
+    state_quads: u32,
     d_inner: u32,
-    d_xb: u32,
-    xb_channels: u32,
+    d_shared: u32,
+    shared_channels: u32,
     repeat: u32,
     sharers: u32,
     in_stride: u32,   // of the in_proj rows
@@ -41,14 +41,14 @@ struct Params {
 @group(0) @binding(1) var<uniform> params: Params;
 @group(0) @binding(2) var<storage, read> zxbcdt: array<f32>;         // [rows, in_stride]
 @group(0) @binding(3) var<storage, read> u: array<vec4<f32>>;        // [rows, u_quads]
-@group(0) @binding(4) var<storage, read> heads: array<vec4<f32>>;    // [heads] (A_log, D, dt_bias, 0)
+@group(0) @binding(4) var<storage, read> heads: array<vec4<f32>>;    // [heads] see `rates`
 @group(0) @binding(5) var<storage, read> states: array<vec4<f32>>;   // [chunks and segments, heads][N, P / 4]
 @group(0) @binding(6) var<storage, read_write> y: array<vec4<f32>>;  // [rows, y_quads], before the norm
 
 // Row r of the scores begins at r * CHUNK_QUADS + r / 4, of C and B at r * SLAB + r / 4.
 var<workgroup> left: array<vec4<f32>, LEFT>;      // scores [CHUNK, CHUNK_QUADS], C [CHUNK, SLAB]
-var<workgroup> right: array<vec4<f32>, RIGHT>;    // B [CHUNK, SLAB]; S turned, or x, [4 SLAB, QUADS]
-var<workgroup> dts: array<vec4<f32>, CHUNK_QUADS>;
+var<workgroup> right: array<vec4<f32>, RIGHT>;    // B [CHUNK, SLAB]; S turned, or x, [4 SLAB, P_QUADS]
+var<workgroup> dts: array<vec4<f32>, CHUNK_QUADS>;   // what x is scaled by
 var<workgroup> logs: array<vec4<f32>, CHUNK_QUADS>;  // log a
 
 // Rows lo to hi of the chunk that begins at row `base` of the step.
@@ -78,9 +78,9 @@ fn head_of_part(part: Part, head: u32, state: u32, lid: u32) {
     let x_quad = head_channel(head, 0u) / 4u;
     let b_quad = head_channel(head, 1u) / 4u;
     let c_quad = head_channel(head, 2u) / 4u;
-    let state_at = state * params.head_dim * QUADS;
-    let slabs = (QUADS + SLAB - 1u) / SLAB;
-    let per_head = heads[head];
+    let state_at = state * 4u * N_QUADS * P_QUADS;
+    let slabs = (N_QUADS + SLAB - 1u) / SLAB;
+    let per_head = rates(heads[head]);
 
     var l0 = line_quad(part, c_quad, 0u, lid);
     var r0 = line_quad(part, b_quad, 0u, lid);
@@ -96,7 +96,7 @@ fn head_of_part(part: Part, head: u32, state: u32, lid: u32) {
         let row = 4u * lid;
         let dt = vec4<f32>(time_step(part, head, per_head.z, row), time_step(part, head, per_head.z, row + 1u),
                            time_step(part, head, per_head.z, row + 2u), time_step(part, head, per_head.z, row + 3u));
-        dts[lid] = dt;
+        dts[lid] = select(vec4<f32>(1.0), dt, SCALES);
         logs[lid] = -exp(per_head.x) * dt;
     }
 
@@ -183,8 +183,8 @@ fn head_of_part(part: Part, head: u32, state: u32, lid: u32) {
     }
 
     // y: first C S, which the decays then scale, then scores x.
-    let p = lid % QUADS;
-    let group = lid / QUADS;
+    let p = lid % P_QUADS;
+    let group = lid / P_QUADS;
     let row = 8u * group;
     let is_y = row < CHUNK && row < part.hi && row + 8u > part.lo;
     let x_first = part.lo / (4u * SLAB);
@@ -268,10 +268,10 @@ fn head_of_part(part: Part, head: u32, state: u32, lid: u32) {
         if (is_summed) {
             for (var q = 0u; q < SLAB; q++) {
                 let l = at + q;
-                let v0 = right[4u * q * QUADS + p];
-                let v1 = right[(4u * q + 1u) * QUADS + p];
-                let v2 = right[(4u * q + 2u) * QUADS + p];
-                let v3 = right[(4u * q + 3u) * QUADS + p];
+                let v0 = right[4u * q * P_QUADS + p];
+                let v1 = right[(4u * q + 1u) * P_QUADS + p];
+                let v2 = right[(4u * q + 2u) * P_QUADS + p];
+                let v3 = right[(4u * q + 3u) * P_QUADS + p];
                 y0 = sum_of(y0, left[l], v0, v1, v2, v3);
                 y1 = sum_of(y1, left[l + pitch], v0, v1, v2, v3);
                 y2 = sum_of(y2, left[l + 2u * pitch], v0, v1, v2, v3);
@@ -284,7 +284,7 @@ fn head_of_part(part: Part, head: u32, state: u32, lid: u32) {
         }
     }
     if (is_y) {
-        let q = head * QUADS + p;
+        let q = head * P_QUADS + p;
         store_row(part, row, q, y0);
         store_row(part, row + 1u, q, y1);
         store_row(part, row + 2u, q, y2);
@@ -328,7 +328,7 @@ fn time_step(part: Part, head: u32, bias: f32, row: u32) -> f32 {
 fn line_quad(part: Part, quad: u32, slab: u32, item: u32) -> vec4<f32> {
     let row = item / SLAB;
     let q = slab * SLAB + item % SLAB;
-    if (row >= part.lo && row < part.hi && q < QUADS) {
+    if (row >= part.lo && row < part.hi && q < N_QUADS) {
         return u[(part.base + row) * params.u_quads + quad + q];
     }
     return vec4<f32>(0.0);
@@ -336,17 +336,17 @@ fn line_quad(part: Part, quad: u32, slab: u32, item: u32) -> vec4<f32> {
 
 // Of 4 SLAB whole rows, number `item`.
 fn row_quad(part: Part, quad: u32, slab: u32, item: u32) -> vec4<f32> {
-    let row = 4u * SLAB * slab + item / QUADS;
+    let row = 4u * SLAB * slab + item / P_QUADS;
     if (row >= part.lo && row < part.hi) {
-        return u[(part.base + row) * params.u_quads + quad + item % QUADS];
+        return u[(part.base + row) * params.u_quads + quad + item % P_QUADS];
     }
     return vec4<f32>(0.0);
 }
 
 // Of 4 SLAB rows n of the turned state, number `item`.
 fn state_quad(state_at: u32, slab: u32, item: u32) -> vec4<f32> {
-    let q = 4u * SLAB * slab * QUADS + item;
-    if (q < 4u * QUADS * QUADS) {
+    let q = 4u * SLAB * slab * P_QUADS + item;
+    if (q < 4u * N_QUADS * P_QUADS) {
         return states[state_at + q];
     }
     return vec4<f32>(0.0);
@@ -365,7 +365,7 @@ fn store_right_line(item: u32, v: vec4<f32>) {
 }
 
 fn store_right(item: u32, v: vec4<f32>) {
-    if (item < 4u * SLAB * QUADS) {
+    if (item < 4u * SLAB * P_QUADS) {
         right[item] = v;
     }
 }

@@ -1,5 +1,5 @@
 // u[r, c] = silu(sum_{j<4} w[c, j] * in[t - 3 + j, c] + b[c]): the depthwise causal convolution over [x | B | C], for
-// the chunked scan (ssm_scan.wgsl does its own).
+// the chunked scan (ssm_scan.wgsl does its own). Discrete Mamba2 has no silu.
 //
 // One lane owns one channel of one row. Inputs before the segment come from the slot's state, whose four taps are the
 // last four inputs, oldest first. The state itself is carried on by ssm_states.wgsl, once everyone has read it here.
@@ -7,10 +7,11 @@
 override WG: u32 = 64u;
 
 struct Params {
-    head_dim: u32,
+    scan_quads: u32,
+    state_quads: u32,
     d_inner: u32,
-    d_xb: u32,
-    xb_channels: u32,
+    d_shared: u32,
+    shared_channels: u32,
     repeat: u32,
     sharers: u32,
     in_stride: u32,
@@ -28,18 +29,14 @@ struct Params {
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
         @builtin(local_invocation_index) lid: u32) {
     let c = (wid.y * groups.x + wid.x) * WG + lid;
-    if (c >= 2u * params.xb_channels + params.d_inner) {
+    if (c >= channels()) {
         return;
     }
     let r = wid.z;
     let row = row_at(r);
-    let part = min(c / params.xb_channels, 2u);
-    let inside = c - part * params.xb_channels;
-    // The first head that reads the channel.
-    let head = inside / params.head_dim * select(1u, params.sharers, part < 2u);
-    let i = inside % params.head_dim;
-    let input = head_input(head, part) + i;
-    let taps = state[taps_quad(row.slot, head, part) + i];
+    let reader = reader_of(c);
+    let input = head_input(reader.x, reader.y) + reader.z;
+    let taps = state[taps_quad(row.slot, reader.x, reader.y) + reader.z];
     let w = weight[c];
     var sum = bias[c];
     for (var j = 0u; j < 4u; j++) {
@@ -51,5 +48,8 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) groups: 
             sum += w[j] * taps[4u - (back - row.offset)];
         }
     }
-    u[r * params.u_stride + c] = sum / (1.0 + exp(-sum));
+    if (SILU) {
+        sum = sum / (1.0 + exp(-sum));
+    }
+    u[r * params.u_stride + c] = sum;
 }

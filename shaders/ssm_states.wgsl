@@ -2,7 +2,7 @@
 // completes: the state S [P, N] of each head as it enters each chunk of CHUNK rows, and as it leaves the segment,
 //
 //   S = exp(sum of log a over the chunk) S + sum_j after[j] x_j (outer) B_j
-//   after[j] = dt_j exp(sum of log a from j + 1 to the chunk's last row)
+//   after[j] = dt_j exp(sum of log a from j + 1 to the chunk's last row)       (discrete Mamba2: without dt_j)
 //
 // Chunks lie on multiples of CHUNK of the step's rows, whatever the segments: what a segment has of one counts alone,
 // and its state as it enters chunk c is number c + (number of the segment) of `states`, where two never meet. Exponents
@@ -19,7 +19,6 @@
 
 override WG: u32;           // T * T
 override T: u32;            // quads of p and of n in a tile: 8 or 16
-override QUADS: u32;        // head_dim / 4
 override CHUNK: u32;        // 32 or 64
 override SLAB: u32;         // 8, 16 or 32, 2 T at the most
 override TILE: u32;         // SLAB * T
@@ -29,22 +28,24 @@ override SPAN: u32;         // rows whose decays are at hand: a multiple of CHUN
 override SPAN_QUADS: u32;   // SPAN / 4, WG at the most
 
 struct Params {
-    head_dim: u32,
+    scan_quads: u32,
+    state_quads: u32,
     d_inner: u32,
-    d_xb: u32,
-    xb_channels: u32,
+    d_shared: u32,
+    shared_channels: u32,
     repeat: u32,
     sharers: u32,
     in_stride: u32,   // of the in_proj rows
     u_quads: u32,     // vec4 of a row of u
     heads: u32,
-    side: u32,        // tiles of a head along p and along n
+    p_tiles: u32,     // tiles of a head along p
+    n_tiles: u32,     // and along n
 }
 
 @group(0) @binding(1) var<uniform> params: Params;
 @group(0) @binding(2) var<storage, read> zxbcdt: array<f32>;              // [rows, in_stride]
 @group(0) @binding(3) var<storage, read> u: array<vec4<f32>>;             // [rows, u_quads]
-@group(0) @binding(4) var<storage, read> heads: array<vec4<f32>>;         // [heads] (A_log, D, dt_bias, 0)
+@group(0) @binding(4) var<storage, read> heads: array<vec4<f32>>;         // [heads] see `rates`
 @group(0) @binding(5) var<storage, read_write> state: array<vec4<f32>>;   // [slots, state_quads]
 @group(0) @binding(6) var<storage, read_write> states: array<vec4<f32>>;  // [chunks and segments, heads][N, P / 4]
 
@@ -56,34 +57,34 @@ var<workgroup> decays: array<f32, SPAN_QUADS>;       // of whole chunks
 
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
-    let tiles = params.side * params.side;
+    let tiles = params.p_tiles * params.n_tiles;
     let head = wid.x / tiles;
     let tile = wid.x % tiles;
     let segment = segment_at(wid.z);
     let end = segment.first + segment.count;
-    let p_first = tile % params.side * T;
-    let n_first = tile / params.side * T;
+    let p_first = tile % params.p_tiles * T;
+    let n_first = tile / params.p_tiles * T;
     let x_quad = head_channel(head, 0u) / 4u + p_first;
     let b_quad = head_channel(head, 1u) / 4u + n_first;
 
     // What the lane loads of each slab: this quad of this row, and of the row WG / T = T later.
     let quad = lid % T;
     let line = lid / T;
-    let has_x = p_first + quad < QUADS;
-    let has_b = n_first + quad < QUADS;
+    let has_x = p_first + quad < P_QUADS;
+    let has_b = n_first + quad < N_QUADS;
 
     // What it holds of the state. A tile may hang over the end.
     let p = p_first + lid % T;
     let n = n_first + lid / T;
-    let inside = p < QUADS && n < QUADS;
+    let inside = p < P_QUADS && n < N_QUADS;
     let state_at = scan_quad(segment.slot, head, 4u * p) + n;
     var t0 = vec4<f32>(0.0);
     var t1 = vec4<f32>(0.0);
     var t2 = vec4<f32>(0.0);
     var t3 = vec4<f32>(0.0);
     if (inside) {
-        let rows = transpose(mat4x4<f32>(state[state_at], state[state_at + QUADS], state[state_at + 2u * QUADS],
-                                         state[state_at + 3u * QUADS]));
+        let rows = transpose(mat4x4<f32>(state[state_at], state[state_at + N_QUADS], state[state_at + 2u * N_QUADS],
+                                         state[state_at + 3u * N_QUADS]));
         t0 = rows[0];
         t1 = rows[1];
         t2 = rows[2];
@@ -108,11 +109,11 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         if (slab == first_slab || row % CHUNK == 0u) {
             if (inside) {
                 let number = (row / CHUNK + wid.z) * params.heads + head;
-                let to = (number * params.head_dim + 4u * n) * QUADS + p;
+                let to = 4u * (number * N_QUADS + n) * P_QUADS + p;
                 states[to] = t0;
-                states[to + QUADS] = t1;
-                states[to + 2u * QUADS] = t2;
-                states[to + 3u * QUADS] = t3;
+                states[to + P_QUADS] = t1;
+                states[to + 2u * P_QUADS] = t2;
+                states[to + 3u * P_QUADS] = t3;
             }
             let decay = decays[row % SPAN / CHUNK];
             t0 *= decay;
@@ -162,9 +163,9 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         if (inside) {
             let rows = transpose(mat4x4<f32>(t0, t1, t2, t3));
             state[state_at] = rows[0];
-            state[state_at + QUADS] = rows[1];
-            state[state_at + 2u * QUADS] = rows[2];
-            state[state_at + 3u * QUADS] = rows[3];
+            state[state_at + N_QUADS] = rows[1];
+            state[state_at + 2u * N_QUADS] = rows[2];
+            state[state_at + 3u * N_QUADS] = rows[3];
         }
         if (tile == 0u) {
             carry_conv(segment, head, lid);
@@ -188,7 +189,7 @@ fn after_of(row: u32) -> f32 {
 
 // `after` and `decays` of the segment's rows from `span` on. A lane has four rows.
 fn decay_span(segment: Segment, head: u32, span: u32, lid: u32) {
-    let per_head = heads[head];
+    let per_head = rates(heads[head]);
     let a = -exp(per_head.x);
     var dt = vec4<f32>(0.0);
     if (lid < SPAN_QUADS) {
@@ -207,7 +208,8 @@ fn decay_span(segment: Segment, head: u32, span: u32, lid: u32) {
         for (var q = lid + 1u; q < end; q += 4u) {
             later += (log_of(q, end) + log_of(q + 1u, end)) + (log_of(q + 2u, end) + log_of(q + 3u, end));
         }
-        after[lid] = dt * exp(vec4<f32>(a * (dt.y + (dt.z + dt.w)), a * (dt.z + dt.w), a * dt.w, 0.0) + later);
+        let scale = select(vec4<f32>(1.0), dt, SCALES);
+        after[lid] = scale * exp(vec4<f32>(a * (dt.y + (dt.z + dt.w)), a * (dt.z + dt.w), a * dt.w, 0.0) + later);
         if (lid % (CHUNK / 4u) == 0u) {
             decays[chunk] = exp(logs[lid] + later);
         }
@@ -227,10 +229,10 @@ fn time_step(segment: Segment, head: u32, bias: f32, row: u32) -> f32 {
 
 // Carries the head's part of the convolution's state over the segment.
 fn carry_conv(segment: Segment, head: u32, lid: u32) {
-    for (var c = lid; c < 3u * params.head_dim; c += WG) {
-        let part = c / params.head_dim;
-        let taps = taps_quad(segment.slot, head, part) + c % params.head_dim;
-        let input = head_input(head, part) + c % params.head_dim;
+    for (var c = lid; c < 4u * (P_QUADS + 2u * N_QUADS); c += WG) {
+        let part = select(select(2u, 1u, c < part_first(2u)), 0u, c < part_first(1u));
+        let taps = taps_quad(segment.slot, head, part) + c - part_first(part);
+        let input = head_input(head, part) + c - part_first(part);
         let old = state[taps];
         var next = vec4<f32>(0.0);
         for (var i = 0u; i < 4u; i++) {

@@ -81,6 +81,10 @@ fn layer(index: usize, layer: &Layer) -> Value {
             "layer": index, "mixer": mixer, "heads": a.heads, "kv_heads": a.kv_heads, "head_dim": a.head_dim,
             "rotary": a.rotary,
         }),
+        MixerKind::DiscreteMamba2(m) => json!({
+            "layer": index, "mixer": mixer, "heads": m.heads, "head_dim": m.head_dim, "d_state": m.d_state,
+            "groups": m.groups, "d_inner": m.d_inner(),
+        }),
         MixerKind::Mamba2(m) => json!({
             "layer": index, "mixer": mixer, "heads": m.heads, "head_dim": m.head_dim, "d_state": m.head_dim,
             "d_inner": m.d_inner, "d_xb": m.d_xb, "d_conv": m.d_conv,
@@ -96,7 +100,8 @@ fn layer(index: usize, layer: &Layer) -> Value {
 /// What a token adds to the cache, beside what it adds to that of the base Transformer.
 fn cache(config: &ModelConfig, plan: &Plan) -> Value {
     let (elements, base) = (config.cache_elements(), config.base_cache_elements());
-    let percent = |part: f64, whole: f64| (10_000.0 * part / whole).round() / 100.0;
+    // A base that is not known has nothing, and then neither has a recurrent model's cache.
+    let percent = |part: f64, whole: f64| (10_000.0 * part / whole.max(1.0)).round() / 100.0;
     let in_use = plan.state.position_bytes();
     json!({
         "bytes_per_token": F16 * elements,
@@ -158,6 +163,10 @@ fn readable(r: &Value, config: &ModelConfig) -> String {
             MixerKind::Attention(a) => {
                 line(format_args!("  {i:>2} attention {} heads of {} ({} kv)", a.heads, a.head_dim, a.kv_heads,))
             }
+            MixerKind::DiscreteMamba2(m) => line(format_args!(
+                "  {i:>2} discrete mamba2 {} heads of {}×{} ({} of B and C)",
+                m.heads, m.head_dim, m.d_state, m.groups
+            )),
             MixerKind::Mamba2(m) => {
                 line(format_args!("  {i:>2} mamba2  {} heads of {}×{}", m.heads, m.head_dim, m.head_dim))
             }

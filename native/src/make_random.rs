@@ -661,7 +661,10 @@ mod tests {
                 .iter()
                 .filter_map(|layer| match &layer.mixer.kind {
                     MixerKind::Mla(mla) => Some(mla.latent_dim()),
-                    MixerKind::Mamba2(_) | MixerKind::Mamba1(_) | MixerKind::Attention(_) => None,
+                    MixerKind::Mamba2(_)
+                    | MixerKind::Mamba1(_)
+                    | MixerKind::DiscreteMamba2(_)
+                    | MixerKind::Attention(_) => None,
                 })
                 .collect();
             assert_eq!((latents.len(), latents.iter().sum::<usize>()), (mla, latent), "{name}");

@@ -17,7 +17,7 @@ pub enum Error {
     /// A folder that holds some other kind of model, or none.
     #[error(
         "{path}: {found}; supported: safetensors checkpoints of Zebra-Llama (hybrid_config.json), X-EcoMLA (MLA_config.json), MambaInLlama \
-             (mamba_config.json), Llama and Minitron (config.json)"
+             (mamba_config.json), Llama, Llamba and Minitron (config.json)"
     )]
     UnknownModel { path: String, found: String },
     /// A safetensors file that is truncated or whose header lies.

@@ -6,11 +6,13 @@ use std::path::Path;
 use std::rc::Rc;
 
 use pollster::block_on;
+use safetensors::tensor::{SafeTensors, TensorView, serialize};
 use zebra_runtime::Error;
 use zebra_runtime::engine::probe::{NamedTensor, ProbeOptions, Values, probe};
 use zebra_runtime::engine::{
     CacheFormat, Engine, FinishReason, Finished, GenerateOptions, KernelChoice, LoadOptions, Piece, SamplingOptions,
 };
+use zebra_runtime::files::{MemoryFiles, read_whole};
 use zebra_runtime::gpu::Gpu;
 use zebra_runtime::model::{MOST_STEPS, Row, Sampled, Step, Token};
 use zebra_runtime::weights::Preset;
@@ -233,6 +235,45 @@ fn a_restored_or_forked_slot_never_left() {
             straight.ids.len()
         );
         assert_ne!(to_b.ids, after_b.ids[..].to_vec(), "the control: other tokens differ");
+    }
+}
+
+/// Rows of the head that pad its vocabulary win every comparison here, if they are compared.
+#[test]
+fn padding_is_never_sampled() {
+    let files = tiny("tiny-llamba");
+    let whole = block_on(read_whole(&*files, "model.safetensors")).expect("it is read").expect("it is there");
+    let tensors = SafeTensors::deserialize(&whole).expect("it is whole");
+    let mut spoilt: Vec<_> =
+        tensors.iter().map(|(n, t)| (n, t.dtype(), t.shape().to_vec(), t.data().to_vec())).collect();
+    let head = spoilt.iter_mut().find(|(name, ..)| *name == "lm_head.weight").expect("a head");
+    let row = 4 * head.2[1];
+    assert_eq!(head.2[0], 104);
+    for i in VOCAB..104 {
+        // One with each sign of every hidden value.
+        let value: f32 = if i % 2 == 0 { 1e3 } else { -1e3 };
+        head.3[i * row..][..row].copy_from_slice(&value.to_le_bytes().repeat(row / 4));
+    }
+    let views = spoilt.iter().map(|(n, t, s, d)| (*n, TensorView::new(*t, s.clone(), d).expect("as it was")));
+    let spoilt = (*files).clone().with("model.safetensors", serialize(views, None).expect("bytes").into());
+    let load = |files: &MemoryFiles, kernels| {
+        block_on(Engine::load(files, gpu(), &options(kernels), &mut |_| {})).expect("the checkpoint loads")
+    };
+    for kernels in [KernelChoice::Plain, KernelChoice::Auto] {
+        let (mut engine, mut other) = (load(&files, kernels), load(&spoilt, kernels));
+        let greedy = GenerateOptions { sampling: SamplingOptions::greedy(), ..drawn(40) };
+        for options in [drawn(40), greedy] {
+            let got = answer(&mut other, 0, Some(&ids(9, 4)), &options);
+            assert_eq!(got.ids.len(), 40);
+            assert_eq!(got.ids, answer(&mut engine, 0, Some(&ids(9, 4)), &options).ids);
+        }
+        let refused = block_on(engine.generate(0, &[5, VOCAB as u32], &drawn(1))).err();
+        assert!(matches!(refused, Some(Error::Prompt(_))), "the embedding's padding is no token: {refused:?}");
+        // The control: the head's other rows do matter, and the padded ones are computed.
+        let step = Step { rows: rows(0, &[3], 0) };
+        let logits = block_on(other.model_mut().logits(&step, 104)).expect("runs").remove(0);
+        let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        assert!(logits[..VOCAB].iter().all(|v| *v < most), "a padded row has the largest logit: {most}");
     }
 }
 
@@ -619,8 +660,14 @@ fn a_text_that_cannot_fit_is_refused_before_it_is_cut_into_tokens() {
 }
 
 /// Of families beside Zebra's.
-const OTHERS: [&str; 5] =
-    ["tiny-xecomla-dynamic", "tiny-mambainllama", "tiny-mambainllama-mamba1", "tiny-llama", "tiny-minitron"];
+const OTHERS: [&str; 6] = [
+    "tiny-xecomla-dynamic",
+    "tiny-mambainllama",
+    "tiny-mambainllama-mamba1",
+    "tiny-llama",
+    "tiny-minitron",
+    "tiny-llamba",
+];
 
 fn f32_values(tensors: &[NamedTensor]) -> impl Iterator<Item = (&str, &[f32])> {
     tensors.iter().filter_map(|t| match &t.values {

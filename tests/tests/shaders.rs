@@ -10,8 +10,8 @@ use naga::valid::{Capabilities, ValidationFlags, Validator};
 use pollster::block_on;
 use serde_json::{Value, json};
 use zebra_runtime::config::{
-    AttentionConfig, BaseAttention, Family, Layer, Mamba1Config, Mamba2Config, MixerConfig, MixerKind, MlaConfig,
-    MlpConfig, MlpKind, ModelConfig, NormConfig, NormKind, Rope,
+    AttentionConfig, BaseAttention, DiscreteMamba2Config, Family, Layer, Mamba1Config, Mamba2Config, MixerConfig,
+    MixerKind, MlaConfig, MlpConfig, MlpKind, ModelConfig, NormConfig, NormKind, Rope,
 };
 use zebra_runtime::engine::CacheFormat;
 use zebra_runtime::gpu::{Access, Buffer, Cooperative, Dispatch, Limits, Purpose};
@@ -78,6 +78,7 @@ fn released(
         family: Family::ZebraLlama,
         hidden_size: hidden,
         vocab_size: 128_256,
+        vocab_rows: 128_256,
         max_position_embeddings: 131_072,
         embedding: "embed_tokens.weight".into(),
         head: None,
@@ -124,6 +125,7 @@ fn configurations() -> Vec<(String, ModelConfig)> {
         "tests/fixtures/tiny-lnorm",
         "tests/fixtures/tiny-mambainllama-mamba1",
         "tests/fixtures/tiny-minitron",
+        "tests/fixtures/tiny-llamba",
     ];
     let mut all: Vec<_> = folders
         .iter()
@@ -145,6 +147,15 @@ fn configurations() -> Vec<(String, ModelConfig)> {
     }
     all.push(("Minitron 4B".into(), minitron(3072, 9216, 24)));
     all.push(("Minitron 8B".into(), minitron(4096, 16_384, 48)));
+    for (name, hidden, mlp, head_dim) in
+        [("Llamba 1B", 2048, 8192, 64), ("Llamba 3B", 3072, 8192, 96), ("Llamba 8B", 4096, 14_336, 128)]
+    {
+        let mut config = released(hidden, mlp, 32, [1, 1], [1, 2, 1], hidden);
+        config.layers.remove(0);
+        config.layers[0].mixer.kind =
+            MixerKind::DiscreteMamba2(DiscreteMamba2Config { heads: 32, head_dim, groups: 32, d_state: 64 });
+        all.push((name.into(), config));
+    }
     all
 }
 

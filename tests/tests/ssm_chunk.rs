@@ -6,7 +6,7 @@ use zebra_runtime::gpu::{Buffer, Dispatch, Gpu, Limits, Purpose, StepShape};
 use zebra_runtime::kernels::gated_norm::GatedNorm;
 use zebra_runtime::kernels::ssm_chunk::SsmChunk;
 use zebra_runtime::kernels::ssm_scan::SsmScan;
-use zebra_runtime::kernels::ssm_shape::{SsmRows, SsmShape};
+use zebra_runtime::kernels::ssm_shape::{SsmForm, SsmRows, SsmShape};
 use zebra_runtime::kernels::ssm_states::SsmStates;
 use zebra_runtime::kernels::{Target, Twins};
 use zebra_tests::harness::StepBuilder;
@@ -38,6 +38,8 @@ struct Decay {
 const SLOW: Decay = Decay { name: "slow", dt: (-7.5, -6.5), a: (1.0, 1.0) };
 /// What trained models have.
 const USUAL: Decay = Decay { name: "usual", dt: (-7.0, 1.0), a: (1.0, 16.0) };
+/// What its goldens' layers have, around exp(-softplus(0)) = 0.5.
+const DISCRETE: Decay = Decay { name: "discrete", dt: (-5.0, 4.0), a: (1.0, 1.0) };
 /// A dt over 50 a step: nothing is remembered, and a chunk's sum of log a is below -1600.
 const FAST: Decay = Decay { name: "fast", dt: (4.0, 6.0), a: (16.0, 16.0) };
 /// Steps that forget everything between steps that forget nothing.
@@ -59,8 +61,12 @@ impl Random {
 }
 
 fn shape(heads: usize, head_dim: usize, repeat: usize, repeat_kv_before_conv: bool) -> SsmShape {
-    let d_inner = heads * head_dim;
-    SsmShape { heads, head_dim, d_inner, d_xb: d_inner / repeat, repeat_kv_before_conv }
+    let form = SsmForm::Mamba2 { d_xb: heads * head_dim / repeat, repeat_kv_before_conv };
+    SsmShape { form, heads, head_dim, d_state: head_dim }
+}
+
+fn discrete(heads: usize, head_dim: usize, d_state: usize, repeat: usize) -> SsmShape {
+    SsmShape { form: SsmForm::Discrete { groups: heads / repeat }, heads, head_dim, d_state }
 }
 
 fn run(slot: usize, count: usize) -> Run {
@@ -78,7 +84,7 @@ fn inputs(shape: SsmShape, runs: &[Run], decay: Decay, seed: u64) -> Inputs {
     let u_stride = shape.channels().next_multiple_of(32);
     let mut zxbcdt = random.many(rows * in_stride, 2.0);
     for row in zxbcdt.chunks_exact_mut(in_stride) {
-        for dt in &mut row[2 * shape.d_inner + 2 * shape.d_xb..shape.in_proj()] {
+        for dt in &mut row[shape.in_proj() - shape.heads..shape.in_proj()] {
             *dt = random.uniform(decay.dt.0, decay.dt.1);
         }
         row[shape.in_proj()..].fill(f32::NAN);
@@ -87,11 +93,16 @@ fn inputs(shape: SsmShape, runs: &[Run], decay: Decay, seed: u64) -> Inputs {
     let conv_bias = random.many(shape.channels(), 0.5);
     let mut state = random.many(SLOTS * shape.state(), 1.0);
     for slot in state.chunks_exact_mut(shape.state()) {
-        // Heads that share x and B have seen the same of them.
-        let own = 12 * shape.head_dim;
+        // Heads that share two of x, B and C have seen the same of them.
+        let own = 4 * (shape.head_dim + 2 * shape.d_state);
+        let shared = match shape.form {
+            SsmForm::Mamba2 { .. } => 0..8 * shape.head_dim,
+            SsmForm::Discrete { .. } => 4 * shape.head_dim..own,
+        };
         for head in (0..shape.heads).filter(|head| head % shape.repeat() > 0) {
             let first = shape.taps_offset() + head / shape.repeat() * shape.repeat() * own;
-            slot.copy_within(first..first + own / 3 * 2, shape.taps_offset() + head * own);
+            let to = shape.taps_offset() + head * own + shared.start;
+            slot.copy_within(first + shared.start..first + shared.end, to);
         }
     }
     let step = runs.iter().fold(StepBuilder::new(), |step, run| step.segment(run.slot, 0, run.count)).build();
@@ -101,7 +112,12 @@ fn inputs(shape: SsmShape, runs: &[Run], decay: Decay, seed: u64) -> Inputs {
     let heads = (0..shape.heads)
         .map(|_| {
             let a = random.uniform(decay.a.0, decay.a.1);
-            [a.ln(), random.uniform(-1.0, 1.5), random.uniform(-0.1, 0.1), 0.0]
+            let of_head = [a.ln(), random.uniform(-1.0, 1.5), random.uniform(-0.1, 0.1), 0.0];
+            match shape.form {
+                SsmForm::Mamba2 { .. } => of_head,
+                // What is not D is nothing that a kernel may read.
+                SsmForm::Discrete { .. } => [of_head[1], f32::NAN, f32::NAN, f32::NAN],
+            }
         })
         .collect();
     Inputs {
@@ -114,7 +130,7 @@ fn inputs(shape: SsmShape, runs: &[Run], decay: Decay, seed: u64) -> Inputs {
         conv_weight,
         conv_bias,
         heads,
-        weight: random.many(shape.d_inner, 1.0),
+        weight: random.many(shape.d_inner(), 1.0),
         eps: 1e-5,
         state,
     }
@@ -179,7 +195,7 @@ async fn compute(gpu: &Gpu, m: &Inputs, limits: Limits) -> Got {
     let rows = m.runs.iter().map(|r| r.count).sum::<usize>();
     // Room for rows that do not run: their outputs must stay as they are.
     let max_rows = rows + 5;
-    let y_stride = s.d_inner + 4;
+    let y_stride = s.d_inner() + 4;
     let step = filled("step", step_words(&m.runs, max_rows), false);
     let zxbcdt = filled("zxbcdt", bits(&m.zxbcdt), false);
     let u = filled("u", bits(&m.u), false);
@@ -252,7 +268,7 @@ async fn compute(gpu: &Gpu, m: &Inputs, limits: Limits) -> Got {
         assert!(rest.iter().all(|v| v.to_bits() == POISON), "rows that do not run were written");
         own.chunks_exact(y_stride)
             .flat_map(|row| {
-                let (own, pad) = row.split_at(s.d_inner);
+                let (own, pad) = row.split_at(s.d_inner());
                 assert!(pad.iter().all(|v| v.to_bits() == POISON), "the padding of y was written");
                 own.to_vec()
             })
@@ -324,9 +340,9 @@ fn judge(m: &Inputs, got: &Got, expected: &Outputs) -> Result<String, String> {
         }
         if m.runs.iter().any(|r| r.slot == slot && r.live) {
             states += 1;
-            state = state.max(worst(&format!("state {slot}"), scan, scan_expected, p * p, &[], TOLERANCE)?);
+            state = state.max(worst(&format!("state {slot}"), scan, scan_expected, p * s.d_state, &[], TOLERANCE)?);
             let stepped: Vec<f64> = got.stepped_state[at..][..s.taps_offset()].iter().map(|v| f64::from(*v)).collect();
-            state = state.max(worst(&format!("state {slot} by steps"), scan, &stepped, p * p, &[], by_steps)?);
+            state = state.max(worst(&format!("state {slot} by steps"), scan, &stepped, p * s.d_state, &[], by_steps)?);
         } else if bits(scan) != bits(&m.state[at..][..s.taps_offset()]) {
             return Err(format!("slot {slot}: its state changed, and no live row is its own"));
         }
@@ -342,17 +358,17 @@ fn open() -> Gpu {
 }
 
 /// The workgroup memory that WebGPU promises, and what this adapter has, where that makes other chunks.
-fn offers(gpu: &Gpu, head_dim: usize) -> Vec<Limits> {
+fn offers(gpu: &Gpu, shape: SsmShape) -> Vec<Limits> {
     let least = Limits { workgroup_memory: 16 << 10, ..gpu.limits() };
     let mut all = vec![least, gpu.limits()];
-    all.dedup_by_key(|l| SsmStates::chunk(head_dim, l));
+    all.dedup_by_key(|l| SsmStates::chunk(shape, l));
     all
 }
 
 fn check(gpu: &Gpu, name: &str, m: &Inputs) {
     let expected = ssm_chunk(m);
-    for limits in offers(gpu, m.shape.head_dim) {
-        let chunk = SsmStates::chunk(m.shape.head_dim, &limits);
+    for limits in offers(gpu, m.shape) {
+        let chunk = SsmStates::chunk(m.shape, &limits);
         let got = pollster::block_on(compute(gpu, m, limits));
         let said = judge(m, &got, &expected).unwrap_or_else(|e| panic!("{name}, chunks of {chunk}: {e}"));
         println!("{name}, chunks of {chunk}: {said}");
@@ -435,7 +451,7 @@ fn a_broken_slot_breaks_no_other() {
     let gpu = open();
     pollster::block_on(async {
         let (whole, got) = (compute(&gpu, &m, gpu.limits()).await, compute(&gpu, &broken, gpu.limits()).await);
-        let d = m.shape.d_inner;
+        let d = m.shape.d_inner();
         let others = |y: &[f32]| [bits(&y[..20 * d]), bits(&y[23 * d..])].concat();
         assert!(got.y[20 * d..23 * d].iter().any(|v| v.is_nan()), "the broken slot computes with its values");
         assert_eq!(others(&whole.gated), others(&got.gated), "y of the others");
@@ -447,6 +463,38 @@ fn a_broken_slot_breaks_no_other() {
         println!("a broken slot: {} values of others are the same to the bit", others(&got.gated).len());
     });
 }
+
+/// Discrete Mamba2: heads wider than their state and narrower, of the tiny fixture (16 x 8) and of what is released, and
+/// B and C shared by heads.
+#[test]
+fn discrete_forms() {
+    let gpu = open();
+    for (heads, head_dim, d_state, repeat) in [
+        (4, 16, 8, 1),
+        (6, 8, 16, 3),
+        (2, 4, 128, 1),
+        (2, 128, 4, 2),
+        (3, 20, 12, 1),
+        (2, 64, 64, 1),
+        (2, 96, 64, 1),
+        (4, 128, 64, 2),
+        (2, 64, 128, 1),
+        (2, 124, 68, 1),
+        (1, 128, 128, 1),
+    ] {
+        let s = discrete(heads, head_dim, d_state, repeat);
+        for (i, decay) in [DISCRETE, USUAL, FAST, MIXED].into_iter().enumerate() {
+            let runs: &[Run] = match i % 2 {
+                0 => &[run(2, 5), frozen(0, 33), run(1, 70), run(3, 1)],
+                _ => &[run(0, 100)],
+            };
+            let m = inputs(s, runs, decay, 18);
+            check(&gpu, &format!("discrete, {heads} heads of {head_dim} x {d_state}, {} decay", decay.name), &m);
+        }
+    }
+}
+
+type Fault<'a> = (&'a str, &'a dyn Fn(&mut Inputs));
 
 /// The comparison itself: each of these is a fault that a scan could have, and must be refused.
 #[test]
@@ -461,7 +509,6 @@ fn faults_are_refused() {
             change(&mut other);
             judge(&m, &got, &ssm_chunk(&other))
         };
-        type Fault<'a> = (&'a str, &'a dyn Fn(&mut Inputs));
         let faults: [Fault<'_>; 7] = [
             ("A is off by 1e-3", &|o| o.heads.iter_mut().for_each(|h| h[0] += 1e-3)),
             ("D of a head is off by 1e-4", &|o| o.heads[1][1] += 1e-4),
@@ -472,14 +519,32 @@ fn faults_are_refused() {
             }),
             ("the last row is left out of the state", &|o| {
                 let last = 39 * o.u_stride;
-                o.u[last..last + o.shape.d_xb].fill(0.0);
+                o.u[last..last + o.shape.d_shared()].fill(0.0);
             }),
             ("a frozen slot is carried on", &|o| o.runs[1].live = true),
-            ("one convolution input is another", &|o| o.zxbcdt[39 * o.in_stride + o.shape.d_inner] += 1e-3),
+            ("one convolution input is another", &|o| o.zxbcdt[39 * o.in_stride + o.shape.d_inner()] += 1e-3),
         ];
         for (name, change) in faults {
             let refused = twin_of(change).expect_err(name);
             println!("refused: {name}: {refused}");
+        }
+    });
+    let m = inputs(discrete(4, 16, 8, 2), &[run(0, 40), frozen(1, 9)], DISCRETE, 19);
+    pollster::block_on(async {
+        let got = compute(&gpu, &m, gpu.limits()).await;
+        judge(&m, &got, &ssm_chunk(&m)).unwrap();
+        let faults: [Fault<'_>; 5] = [
+            ("D of a head is off by 1e-4", &|o| o.heads[1][0] += 1e-4),
+            ("a bias of z is off by 1e-3", &|o| o.weight[7] += 1e-3),
+            ("a decay is off by 1e-3", &|o| o.zxbcdt[20 * o.in_stride + o.shape.in_proj() - 1] += 1e-3),
+            ("a z is another", &|o| o.zxbcdt[39 * o.in_stride + o.shape.z_column()] += 1e-2),
+            ("one convolution input of C is another", &|o| o.zxbcdt[39 * o.in_stride + o.shape.channels() - 1] += 1e-3),
+        ];
+        for (name, change) in faults {
+            let mut other = m.clone();
+            change(&mut other);
+            let refused = judge(&m, &got, &ssm_chunk(&other)).expect_err(name);
+            println!("refused: discrete: {name}: {refused}");
         }
     });
 }

@@ -317,7 +317,7 @@ impl Info {
             dispatches_per_token: plan.dispatches_per_token().total,
             cache_bytes_per_token: position as f64,
             // The base Transformer's cache holds f16.
-            cache_percent_of_base: 100.0 * position as f64 / (2 * config.base_cache_elements()) as f64,
+            cache_percent_of_base: 100.0 * position as f64 / (2 * config.base_cache_elements()).max(1) as f64,
         }
     }
 }

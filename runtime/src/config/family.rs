@@ -25,6 +25,8 @@ pub enum Family {
     Llama,
     /// Minitron: a pruned Nemotron.
     Minitron,
+    /// Llamba: discrete Mamba2 layers.
+    Llamba,
 }
 
 /// A folder's configuration files by their names.
@@ -80,6 +82,7 @@ impl Family {
         match config.map.get("model_type").and_then(Value::as_str) {
             Some("llama") => Ok(Family::Llama),
             Some("nemotron") => Ok(Family::Minitron),
+            Some("llamba") => Ok(Family::Llamba),
             _ => Err(describe(&config)),
         }
     }
@@ -92,6 +95,7 @@ impl Family {
             Family::MambaInLlama => "mambainllama",
             Family::Llama => "llama",
             Family::Minitron => "minitron",
+            Family::Llamba => "llamba",
         }
     }
 
@@ -103,6 +107,7 @@ impl Family {
             Family::MambaInLlama => "config.json comes with mamba_config.json",
             Family::Llama => "config.json has model_type \"llama\" and comes with no file of another family",
             Family::Minitron => "config.json has model_type \"nemotron\" and comes with no file of another family",
+            Family::Llamba => "config.json has model_type \"llamba\"",
         }
     }
 }

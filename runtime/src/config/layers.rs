@@ -1,6 +1,6 @@
 //! What a layer is made of: a mixer and an MLP, each behind a norm, with the names and shapes of their tensors.
 
-use super::{AttentionConfig, Mamba1Config, Mamba2Config, MlaConfig, TensorList, TensorSpec};
+use super::{AttentionConfig, DiscreteMamba2Config, Mamba1Config, Mamba2Config, MlaConfig, TensorList, TensorSpec};
 
 /// `x += mixer(input_norm(x)); x += mlp(post_norm(x))`.
 #[derive(Debug, Clone, PartialEq)]
@@ -69,6 +69,8 @@ pub enum MixerKind {
     Mamba1(Mamba1Config),
     /// Grouped-query attention.
     Attention(AttentionConfig),
+    /// A discrete Mamba2 in Llamba's form.
+    DiscreteMamba2(DiscreteMamba2Config),
 }
 
 impl Layer {
@@ -87,6 +89,7 @@ impl Layer {
             MixerKind::Mamba2(mamba2) => mamba2.tensors(prefix, hidden, list),
             MixerKind::Mamba1(mamba1) => mamba1.tensors(prefix, hidden, list),
             MixerKind::Attention(attention) => attention.tensors(prefix, hidden, list),
+            MixerKind::DiscreteMamba2(discrete) => discrete.tensors(prefix, hidden, list),
         }
         self.post_norm.tensors(hidden, list);
         self.mlp.tensors(hidden, list);
@@ -126,6 +129,7 @@ impl MixerConfig {
             MixerKind::Mamba2(_) => "mamba2",
             MixerKind::Mamba1(_) => "mamba1",
             MixerKind::Attention(_) => "attention",
+            MixerKind::DiscreteMamba2(_) => "discrete_mamba2",
         }
     }
 
@@ -135,6 +139,7 @@ impl MixerConfig {
             MixerKind::Mla(mla) => mla.latent_dim(),
             MixerKind::Mamba2(_) | MixerKind::Mamba1(_) => 0,
             MixerKind::Attention(attention) => attention.cached(),
+            MixerKind::DiscreteMamba2(_) => 0,
         }
     }
 }

@@ -75,10 +75,12 @@ impl Llama {
             })
         };
         let [_, kv_heads, head_dim] = heads(base)?;
+        let vocab_size = base.size("vocab_size", MAX_WIDTH)?;
         Ok(ModelConfig {
             family,
             hidden_size: self.hidden_size,
-            vocab_size: base.size("vocab_size", MAX_WIDTH)?,
+            vocab_size,
+            vocab_rows: vocab_size,
             max_position_embeddings: base.size("max_position_embeddings", MAX_POSITIONS)?,
             embedding: "model.embed_tokens.weight".into(),
             head: head(base, shapes, true)?,

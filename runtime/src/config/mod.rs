@@ -1,14 +1,16 @@
 //! What a model is: its configuration files, in the form of its family, and the shapes of the stored tensors, which alone
 //! know ranks and kv heads. Holds numbers and names only: no tensor is read here.
 //!
-//! A family is one reader (`zebra`, `xecomla`, `mambainllama`, `llama`, `nemotron`): it turns its files into a
-//! [`ModelConfig`], the same for all. A kind of mixer has its sizes and its tensors' names in one file (`mla`, `mamba1`,
-//! `mamba2`, `attention`).
+//! A family is one reader (`zebra`, `xecomla`, `mambainllama`, `llama`, `llamba`, `nemotron`): it turns its files into a
+//! [`ModelConfig`], the same for all. A kind of mixer has its sizes and its tensors' names in one file (`attention`, `mla`,
+//! `mamba1`, `mamba2`, `discrete_mamba2`).
 
 mod attention;
+mod discrete_mamba2;
 mod family;
 mod layers;
 mod llama;
+mod llamba;
 mod mamba1;
 mod mamba2;
 mod mambainllama;
@@ -20,6 +22,7 @@ mod xecomla;
 mod zebra;
 
 pub use attention::AttentionConfig;
+pub use discrete_mamba2::DiscreteMamba2Config;
 pub use family::{CONFIG_FILES, ConfigFiles, Family};
 pub use layers::{Layer, MixerConfig, MixerKind, MlpConfig, MlpKind, NormConfig, NormKind};
 pub use mamba1::Mamba1Config;
@@ -53,11 +56,13 @@ pub struct ModelConfig {
     pub family: Family,
     /// Width of the residual stream.
     pub hidden_size: usize,
-    /// Rows of the embedding and of the head.
+    /// Tokens: what is read, sampled and told of logits.
     pub vocab_size: usize,
+    /// Rows of the embedding and of the head, of which those past the vocabulary are padding and no token's.
+    pub vocab_rows: usize,
     /// Positions that the model was made for.
     pub max_position_embeddings: usize,
-    /// The embedding's tensor, (vocab, hidden).
+    /// The embedding's tensor, (vocab_rows, hidden).
     pub embedding: String,
     /// The head's tensor, where it is not the embedding.
     pub head: Option<String>,
@@ -78,7 +83,7 @@ pub struct ModelConfig {
 pub struct BaseAttention {
     /// Layers, all of them attention.
     pub layers: usize,
-    /// Key and value heads.
+    /// Key and value heads, 0 where the files do not say.
     pub kv_heads: usize,
     /// Width of a head.
     pub head_dim: usize,
@@ -124,6 +129,7 @@ impl ModelConfig {
             Family::MambaInLlama => mambainllama::read(files, shapes),
             Family::Llama => llama::read(files, shapes),
             Family::Minitron => nemotron::read(files, shapes),
+            Family::Llamba => llamba::read(files, shapes),
         }
     }
 
@@ -145,13 +151,13 @@ impl ModelConfig {
     /// Every tensor of a checkpoint of this configuration, in the order of the forward pass.
     pub fn tensors(&self) -> Vec<TensorSpec> {
         let mut list = TensorList(Vec::new());
-        list.matrix(&self.embedding, self.vocab_size, self.hidden_size);
+        list.matrix(&self.embedding, self.vocab_rows, self.hidden_size);
         for layer in &self.layers {
             layer.list(self.hidden_size, &mut list);
         }
         self.final_norm.tensors(self.hidden_size, &mut list);
         if let Some(head) = &self.head {
-            list.matrix(head, self.vocab_size, self.hidden_size);
+            list.matrix(head, self.vocab_rows, self.hidden_size);
         }
         list.0
     }

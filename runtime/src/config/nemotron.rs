@@ -37,10 +37,12 @@ pub(super) fn read(files: &ConfigFiles, shapes: Shapes<'_>) -> Result<ModelConfi
         }
     };
     let AttentionConfig { kv_heads, head_dim, .. } = attention;
+    let vocab_size = config.size("vocab_size", MAX_WIDTH)?;
     Ok(ModelConfig {
         family: Family::Minitron,
         hidden_size: config.size("hidden_size", MAX_WIDTH)?,
-        vocab_size: config.size("vocab_size", MAX_WIDTH)?,
+        vocab_size,
+        vocab_rows: vocab_size,
         max_position_embeddings: config.size("max_position_embeddings", MAX_POSITIONS)?,
         embedding: "model.embed_tokens.weight".into(),
         head: llama::head(&config, shapes, false)?,

@@ -83,7 +83,7 @@ fn cut(config: &ModelConfig) -> ModelConfig {
             layers.push(layer.clone());
         }
     }
-    ModelConfig { vocab_size: VOCAB, head: None, layers, ..config.clone() }
+    ModelConfig { vocab_size: VOCAB, vocab_rows: VOCAB, head: None, layers, ..config.clone() }
 }
 
 struct Bench<'a> {

@@ -15,7 +15,7 @@ const MOST_LOADS: [usize; 2] = [2, 4];
 #[derive(Debug)]
 pub struct SsmChunk<'a> {
     pub rows: SsmRows<'a>,
-    /// `[heads]` of (A_log, D, dt_bias, 0).
+    /// As [`super::ssm_scan::SsmScan`] has it.
     pub heads: &'a Buffer,
     /// What [`SsmStates`] made of the same rows.
     pub states: &'a Buffer,
@@ -60,29 +60,32 @@ impl SsmChunk<'_> {
         let m = self.rows;
         let s = m.shape;
         m.check(label);
-        let chunk = SsmStates::chunk(s.head_dim, &target.limits);
+        let chunk = SsmStates::chunk(s, &target.limits);
         let tiling = Tiling::new(s.head_dim, chunk);
         let words = SsmStates::words(s, target.max_rows as usize, target.slots as usize, &target.limits);
         assert!(tiling.loads[0] <= MOST_LOADS[0] && tiling.loads[1] <= MOST_LOADS[1], "{label}: {tiling:?}");
-        assert!(s.d_inner <= self.y_stride && self.y_stride.is_multiple_of(4), "{label}: rows are too short");
+        assert!(s.d_inner() <= self.y_stride && self.y_stride.is_multiple_of(4), "{label}: rows are too short");
         assert_words(self.heads, 4 * s.heads as u64, "ssm_chunk.heads");
         assert_words(self.states, words as u64, "ssm_chunk.states");
         let own = [m.in_stride, m.u_stride / 4, s.heads, self.y_stride / 4].map(|v| v as u32);
+        let mut sources = vec![shader!("ssm_chunk.wgsl"), shader!("parts/softplus.wgsl"), STEP];
+        sources.extend(s.sources());
+        let mut constants = target.constants(vec![
+            ("WG", tiling.lanes as f64),
+            ("CHUNK", chunk as f64),
+            ("CHUNK_QUADS", (chunk / 4) as f64),
+            ("LEFT_LOADS", tiling.loads[0] as f64),
+            ("RIGHT_LOADS", tiling.loads[1] as f64),
+            ("SCORES", tiling.scores as f64),
+            ("LEFT", tiling.left as f64),
+            ("RIGHT", tiling.right as f64),
+        ]);
+        constants.extend(s.constants());
         dispatch(
             label,
             "ssm_chunk",
-            vec![shader!("ssm_chunk.wgsl"), shader!("parts/ssm_shape.wgsl"), shader!("parts/softplus.wgsl"), STEP],
-            target.constants(vec![
-                ("WG", tiling.lanes as f64),
-                ("QUADS", (s.head_dim / 4) as f64),
-                ("CHUNK", chunk as f64),
-                ("CHUNK_QUADS", (chunk / 4) as f64),
-                ("LEFT_LOADS", tiling.loads[0] as f64),
-                ("RIGHT_LOADS", tiling.loads[1] as f64),
-                ("SCORES", tiling.scores as f64),
-                ("LEFT", tiling.left as f64),
-                ("RIGHT", tiling.right as f64),
-            ]),
+            sources,
+            constants,
             &[s.params().as_slice(), &own].concat(),
             bindings(m.step, &[m.zxbcdt, m.u, self.heads, self.states], &[self.y]),
             Grid {
@@ -91,8 +94,8 @@ impl SsmChunk<'_> {
             },
         )
         .costs(Cost {
-            row_bytes: 4 * (s.channels() + s.heads + s.d_inner + s.d_inner * s.head_dim / chunk),
-            row_macs: s.d_inner * (s.head_dim + chunk),
+            row_bytes: 4 * (s.channels() + s.heads + s.d_inner() + s.taps_offset() / chunk),
+            row_macs: s.taps_offset() + s.heads * (s.head_dim + s.d_state) * chunk / 2,
             ..Cost::default()
         })
     }
@@ -106,9 +109,6 @@ mod tests {
     fn every_head_dim_fits() {
         for head_dim in (4..=128).step_by(4) {
             for (chunk, memory) in [(32, 16 << 10), (64, 32_000)] {
-                if chunk == 64 && head_dim <= 64 {
-                    continue;
-                }
                 let t = Tiling::new(head_dim, chunk);
                 let bytes = 16 * (t.left + t.right + 2 * chunk / 4);
                 assert!(bytes <= memory && t.lanes <= 256, "{head_dim}: {bytes} bytes, {t:?}");

@@ -6,7 +6,7 @@ use crate::gpu::{Buffer, Cost, Dispatch, Extent, Grid};
 
 const WG: u32 = 64;
 
-/// `u[r, c] = silu(conv(zxbcdt)[r, c] + bias[c])`.
+/// `u[r, c] = silu(conv(zxbcdt)[r, c] + bias[c])`, the silu as the shape's form has it.
 #[derive(Debug)]
 pub struct SsmConv<'a> {
     /// Whose u is written.
@@ -29,11 +29,13 @@ impl SsmConv<'_> {
         assert_words(self.weight, 4 * s.channels() as u64, "ssm_conv.weight");
         assert_words(self.bias, s.channels() as u64, "ssm_conv.bias");
         let params = [s.params().as_slice(), &[m.in_stride as u32, m.u_stride as u32]].concat();
+        let mut constants = target.constants(vec![("WG", f64::from(WG))]);
+        constants.extend(s.constants());
         dispatch(
             label,
             "ssm_conv",
-            vec![shader!("ssm_conv.wgsl"), shader!("parts/ssm_shape.wgsl"), STEP],
-            target.constants(vec![("WG", f64::from(WG))]),
+            [&[shader!("ssm_conv.wgsl")], s.sources().as_slice(), &[STEP]].concat(),
+            constants,
             &params,
             bindings(m.step, &[m.zxbcdt, self.weight, self.bias, self.state], &[m.u]),
             Grid::new(Extent::Fixed((s.channels() as u32).div_ceil(WG)), Extent::Rows { per: 1 }),

@@ -11,7 +11,8 @@ const MOST_KEPT: usize = 4;
 /// Lanes of a workgroup, where the adapter has them: those of a head of 128 then hold 8 quads of the state each.
 const MOST_LANES: usize = 512;
 
-/// `u = silu(conv(zxbcdt)), S = a S + dt x B^T, y = rmsnorm_per_head((S C + D x) * silu(z)) * weight`.
+/// `u = silu(conv(zxbcdt)), S = a S + dt x B^T, y = rmsnorm_per_head((S C + D x) * silu(z)) * weight`, or what
+/// [`SsmForm::Discrete`](super::ssm_shape::SsmForm) has of it.
 #[derive(Debug)]
 pub struct SsmScan<'a> {
     pub step: &'a Buffer,
@@ -24,9 +25,9 @@ pub struct SsmScan<'a> {
     pub conv_weight: &'a Buffer,
     /// `[channels]`.
     pub conv_bias: &'a Buffer,
-    /// `[heads]` of (A_log, D, dt_bias, 0).
+    /// `[heads]` of (A_log, D, dt_bias, 0), or of (D, 0, 0, 0) where D is all that a head has.
     pub heads: &'a Buffer,
-    /// `[d_inner]`.
+    /// `[d_inner]`, the norm's weight or z's bias.
     pub weight: &'a Buffer,
     /// `[slots, state]`, read and carried on.
     pub state: &'a Buffer,
@@ -42,21 +43,24 @@ pub struct SsmScan<'a> {
 /// How a workgroup's lanes share a head's state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Tiling {
-    /// Of a row.
+    /// Fours of rows.
     quads: usize,
     /// Lanes that share four rows.
     lanes: usize,
     /// Quads of each of them that a lane holds.
     keep: usize,
+    /// Quads of x, B and C.
+    channels: usize,
 }
 
 impl Tiling {
-    fn new(head_dim: usize, invocations: usize) -> Self {
-        let quads = head_dim / 4;
-        let most = (invocations.min(MOST_LANES) / quads).clamp(1, quads);
-        let keep = quads.div_ceil(most);
-        // No more lanes than so many kept quads ask for, but three: the convolution has 3 quads for each of a row.
-        Self { quads, lanes: quads.div_ceil(keep).max(3), keep }
+    fn new(head_dim: usize, d_state: usize, invocations: usize) -> Self {
+        let (quads, across) = (head_dim / 4, d_state / 4);
+        let channels = quads + 2 * across;
+        let most = (invocations.min(MOST_LANES) / quads).clamp(1, across);
+        let keep = across.div_ceil(most);
+        // No more lanes than so many kept quads ask for, but as many as the convolution has quads.
+        Self { quads, lanes: across.div_ceil(keep).max(channels.div_ceil(quads)), keep, channels }
     }
 
     /// Quads between the parts of different rows in workgroup memory: odd, so that they do not share banks.
@@ -76,29 +80,29 @@ impl SsmScan<'_> {
     /// When head_dim is no multiple of 4 or over 128, which the configuration refuses before, or a buffer too small.
     pub fn dispatch(&self, label: &str, target: Target) -> Dispatch {
         let s = self.shape;
-        assert!(s.head_dim.is_multiple_of(4) && s.head_dim <= 128, "{label}: head_dim {}", s.head_dim);
-        let tiling = Tiling::new(s.head_dim, target.limits.invocations as usize);
+        s.check(label);
+        let tiling = Tiling::new(s.head_dim, s.d_state, target.limits.invocations as usize);
         assert!(tiling.keep <= MOST_KEPT, "{label}: {tiling:?}");
-        assert!(s.d_inner <= self.y_stride && s.in_proj() <= self.in_stride, "{label}: rows are too short");
+        assert!(s.d_inner() <= self.y_stride && s.in_proj() <= self.in_stride, "{label}: rows are too short");
         assert!(self.in_stride.is_multiple_of(4) && self.y_stride.is_multiple_of(4), "{label}: no whole quads");
         assert_words(self.conv_weight, 4 * s.channels() as u64, "ssm_scan.conv_weight");
         assert_words(self.conv_bias, s.channels() as u64, "ssm_scan.conv_bias");
         assert_words(self.heads, 4 * s.heads as u64, "ssm_scan.heads");
-        assert_words(self.weight, s.d_inner as u64, "ssm_scan.weight");
+        assert_words(self.weight, s.d_inner() as u64, "ssm_scan.weight");
         let coding = coded::parts(self.y_codes, s.head_dim, label);
-        let mut sources =
-            vec![shader!("ssm_scan.wgsl"), shader!("parts/ssm_shape.wgsl"), shader!("parts/softplus.wgsl"), STEP];
+        let mut sources = vec![shader!("ssm_scan.wgsl"), s.gate(), shader!("parts/softplus.wgsl"), STEP];
+        sources.extend(s.sources());
         sources.extend(coding.sources);
         let mut constants = target.constants(vec![
             ("WG", (tiling.quads * tiling.lanes) as f64),
-            ("QUADS", tiling.quads as f64),
             ("LANES", tiling.lanes as f64),
             ("KEEP", tiling.keep as f64),
             ("PITCH", tiling.pitch() as f64),
             ("PARTS", (tiling.quads * tiling.pitch()) as f64),
-            ("CHANNELS", (3 * tiling.quads) as f64),
-            ("CONVOLVED", (6 * tiling.quads) as f64),
+            ("CHANNELS", tiling.channels as f64),
+            ("CONVOLVED", (2 * tiling.channels) as f64),
         ]);
+        constants.extend(s.constants());
         constants.extend(coding.constants);
         let inputs = [self.zxbcdt, self.conv_weight, self.conv_bias, self.heads, self.weight];
         let mut all = bindings(self.step, &inputs, &[self.state, self.y]);
@@ -114,10 +118,10 @@ impl SsmScan<'_> {
             Grid::new(Extent::Fixed(s.heads as u32), Extent::Segments),
         )
         .costs(Cost {
-            bytes: 4 * s.d_inner,
-            row_bytes: 4 * (s.channels() + 2 * s.d_inner),
-            row_macs: 3 * s.d_inner * s.head_dim,
-            segment_bytes: 8 * s.d_inner * s.head_dim,
+            bytes: 4 * s.d_inner(),
+            row_bytes: 4 * (s.channels() + 2 * s.d_inner()),
+            row_macs: 3 * s.d_inner() * s.d_state,
+            segment_bytes: 8 * s.d_inner() * s.d_state,
             ..Cost::default()
         })
     }
@@ -125,18 +129,21 @@ impl SsmScan<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::ssm_shape::MOST;
     use super::*;
 
     #[test]
-    fn every_head_dim_fits() {
+    fn every_head_fits() {
         // WebGPU promises 256 invocations and 16 KiB of workgroup memory.
-        for (invocations, head_dim) in
-            [256, 512, 1024].into_iter().flat_map(|i| (4..=128).step_by(4).map(move |d| (i, d)))
-        {
-            let t = Tiling::new(head_dim, invocations);
-            assert!(t.quads * t.lanes <= invocations && t.keep <= MOST_KEPT, "{head_dim}: {t:?}");
-            assert!(t.lanes * t.keep >= t.quads && t.lanes >= 3, "{head_dim}: {t:?}");
-            assert!(16 * (6 * t.quads + t.quads * t.pitch()) + 4 * t.quads <= 16_384, "{head_dim}: {t:?}");
+        for (invocations, p) in [256, 512, 1024].into_iter().flat_map(|i| (4..=MOST).step_by(4).map(move |p| (i, p))) {
+            for n in (4..=MOST).step_by(4) {
+                let t = Tiling::new(p, n, invocations);
+                assert!(t.quads * t.lanes <= invocations && t.keep <= MOST_KEPT, "{p} x {n}: {t:?}");
+                assert!(t.lanes * t.keep >= n / 4 && t.quads * t.lanes >= t.channels, "{p} x {n}: {t:?}");
+                let bytes = 16 * (2 * t.channels + t.quads * t.pitch()) + 4 * t.quads;
+                // With values to be rounded.
+                assert!(bytes + 8 * p <= 16_384, "{p} x {n}: {bytes} bytes, {t:?}");
+            }
         }
     }
 }

@@ -1,4 +1,5 @@
-//! The Mamba2 mixer as MambaInLlama has it (Zebra-Llama paper, section 3; Mamba2: "Transformers are SSMs", section 7).
+//! The Mamba2 mixer as MambaInLlama has it (Zebra-Llama paper, section 3; Mamba2: "Transformers are SSMs", section 7), and
+//! what any Mamba2 has between its two projections.
 
 use super::PlanOptions;
 use super::mixer::{CacheTensor, Maker, Mixer, Place};
@@ -11,33 +12,30 @@ use crate::kernels::product::{Epilogue, Product};
 use crate::kernels::ssm_chunk::SsmChunk;
 use crate::kernels::ssm_conv::SsmConv;
 use crate::kernels::ssm_scan::SsmScan;
-use crate::kernels::ssm_shape::{SsmRows, SsmShape};
+use crate::kernels::ssm_shape::{SsmForm, SsmRows, SsmShape};
 use crate::kernels::ssm_states::SsmStates;
 use crate::kernels::{Matrix, Target};
 
 /// The numbers its kernels need.
 fn shape(config: &Mamba2Config) -> SsmShape {
-    SsmShape {
-        heads: config.heads,
-        head_dim: config.head_dim,
-        d_inner: config.d_inner,
-        d_xb: config.d_xb,
-        repeat_kv_before_conv: config.repeat_kv_before_conv,
-    }
+    let &Mamba2Config { heads, head_dim, d_xb, repeat_kv_before_conv, .. } = config;
+    SsmShape { form: SsmForm::Mamba2 { d_xb, repeat_kv_before_conv }, heads, head_dim, d_state: head_dim }
 }
 
 /// Weights of one layer's mixer.
 #[derive(Debug)]
 pub struct Mamba2 {
-    shape: SsmShape,
-    eps: f32,
-    in_proj: Matrix,
-    conv_weight: Buffer,
-    conv_bias: Buffer,
-    /// (A_log, D, dt_bias, 0) of each head.
-    heads: Buffer,
-    norm: Buffer,
-    out_proj: Matrix,
+    pub(super) shape: SsmShape,
+    /// Of the gated norm.
+    pub(super) eps: f32,
+    pub(super) in_proj: Matrix,
+    pub(super) conv_weight: Buffer,
+    pub(super) conv_bias: Buffer,
+    /// (A_log, D, dt_bias, 0) of each head, or (D, 0, 0, 0).
+    pub(super) heads: Buffer,
+    /// The weight of the gated norm, or z's bias.
+    pub(super) gate: Buffer,
+    pub(super) out_proj: Matrix,
 }
 
 impl Mamba2 {
@@ -54,8 +52,8 @@ impl Mamba2 {
             conv_weight: tensors.vector(&name("conv1d.weight"), &[s.channels(), 1, 4]),
             conv_bias: tensors.vector(&name("conv1d.bias"), &[s.channels()]),
             heads: tensors.vectors(&name("heads"), &heads.each_ref().map(String::as_str), &[s.heads], 4),
-            norm: tensors.vector(&name("norm.weight"), &[s.d_inner]),
-            out_proj: tensors.matrix(&name("out_proj.weight"), hidden, s.d_inner),
+            gate: tensors.vector(&name("norm.weight"), &[s.d_inner()]),
+            out_proj: tensors.matrix(&name("out_proj.weight"), hidden, s.d_inner()),
         }
     }
 }
@@ -72,7 +70,7 @@ impl Mixer for Mamba2 {
             wide: s.in_proj(),
             u: s.channels(),
             chunk_states: if options.twins.plain { 0 } else { SsmStates::words(s, rows, slots, limits) },
-            heads: s.d_inner,
+            heads: s.d_inner(),
             ..Room::default()
         }
     }
@@ -86,7 +84,7 @@ impl Mixer for Mamba2 {
         let Place { label, work, input, next, state, pass, .. } = *at;
         let s = self.shape;
         let zxbcdt = work.wide.strided(s.in_proj());
-        let y = work.heads.strided(s.d_inner);
+        let y = work.heads.strided(s.d_inner());
         let target = pass.target;
         let in_proj = work.product_of(input, &self.in_proj, zxbcdt, Epilogue::Store);
         let mut all = in_proj.dispatches(&format!("{label}.in_proj"), pass.width, target);
@@ -109,7 +107,7 @@ impl Mixer for Mamba2 {
                 shape: s,
                 zxbcdt: zxbcdt.buffer,
                 in_stride: zxbcdt.stride,
-                weight: &self.norm,
+                weight: &self.gate,
                 y: y.buffer,
                 y_stride: y.stride,
                 eps: self.eps,
@@ -130,7 +128,7 @@ impl Mixer for Mamba2 {
                     conv_weight: &self.conv_weight,
                     conv_bias: &self.conv_bias,
                     heads: &self.heads,
-                    weight: &self.norm,
+                    weight: &self.gate,
                     state,
                     y: y.buffer,
                     y_stride: y.stride,
@@ -153,6 +151,6 @@ impl Mixer for Mamba2 {
         let s = self.shape;
         let conv = (0..s.channels()).flat_map(|c| words[s.taps_of(c)..][..4].to_vec()).collect();
         let ssm = words[..s.taps_offset()].to_vec();
-        vec![("conv", vec![s.channels(), 4], conv), ("ssm", vec![s.heads, s.head_dim, s.head_dim], ssm)]
+        vec![("conv", vec![s.channels(), 4], conv), ("ssm", vec![s.heads, s.head_dim, s.d_state], ssm)]
     }
 }

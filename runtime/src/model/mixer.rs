@@ -4,6 +4,7 @@
 use std::fmt::Debug;
 
 use super::attention::Attention;
+use super::discrete_mamba2::discrete_mamba2;
 use super::mamba1::Mamba1;
 use super::mamba2::Mamba2;
 use super::mla::Mla;
@@ -115,6 +116,7 @@ pub fn mixer(layer: usize, config: &MixerConfig, maker: &mut Maker<'_>) -> Resul
         MixerKind::Mla(sizes) => Box::new(Mla::new(sizes, prefix, layer, maker)?),
         MixerKind::Mamba2(sizes) => Box::new(Mamba2::new(sizes, prefix, maker)),
         MixerKind::Mamba1(sizes) => Box::new(Mamba1::new(sizes, prefix, maker)),
+        MixerKind::DiscreteMamba2(sizes) => Box::new(discrete_mamba2(sizes, prefix, maker)),
         MixerKind::Attention(sizes) => Box::new(Attention::new(sizes, prefix, layer, maker)?),
     })
 }

@@ -3,6 +3,7 @@
 //! the GPU API; buffers are described first, so that a plan can be counted and sized without any weight loaded.
 
 mod attention;
+mod discrete_mamba2;
 mod mamba1;
 mod mamba2;
 mod mixer;

@@ -99,7 +99,7 @@ impl Plan {
         let target = Target { twins, max_rows, slots, limits };
         let hidden = config.hidden_size;
         let mut tensors = Tensors::new(options.preset, limits);
-        let embedding = tensors.matrix(&config.embedding, config.vocab_size, hidden);
+        let embedding = tensors.matrix(&config.embedding, config.vocab_rows, hidden);
         let mut maker = Maker { options: &options, limits, hidden, tensors: &mut tensors, tables: Tables::default() };
         let mut layers = Vec::with_capacity(config.layers.len());
         for (i, layer) in config.layers.iter().enumerate() {
@@ -113,7 +113,7 @@ impl Plan {
         let tables = maker.tables;
         let final_norm = BlockNorm::new(&config.final_norm, hidden, &mut tensors);
         let lm_head = match &config.head {
-            Some(name) => tensors.matrix(name, config.vocab_size, hidden),
+            Some(name) => tensors.matrix(name, config.vocab_rows, hidden),
             None => embedding.clone(),
         };
 

@@ -30,7 +30,7 @@ pub struct Work {
     pub half: Buffer,
     /// Sums of parts of k, where a product on cooperative matrices has few tiles.
     pub parts: Buffer,
-    /// in_proj's [z | x | B | C | dt], or MLA's [q_a | latent | k_pe].
+    /// What in_proj makes, or MLA's [q_a | latent | k_pe].
     pub wide: Rows,
     /// Convolved [x | B | C].
     pub u: Rows,
@@ -114,7 +114,7 @@ impl Work {
             query: f32s("query", rows * most.query),
             sums: f32s("sums", most.sums),
             weights: f32s("weights", most.weights),
-            logits: Rows::new("logits", logit_rows, config.vocab_size),
+            logits: Rows::new("logits", logit_rows, config.vocab_rows),
         }
     }
 

@@ -138,7 +138,9 @@ impl Preset {
         const SENSITIVE: [&str; 5] = ["q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj", "dt_proj"];
         let part = tensor_name.strip_suffix(".weight").unwrap_or(tensor_name).rsplit('.').next().unwrap_or_default();
         match self {
-            Preset::Q4 if matches!(part, "embed_tokens" | "lm_head") || SENSITIVE.contains(&part) => WeightFormat::Q8,
+            Preset::Q4 if matches!(part, "embed_tokens" | "embedding" | "lm_head") || SENSITIVE.contains(&part) => {
+                WeightFormat::Q8
+            }
             _ => self.main_format(),
         }
     }

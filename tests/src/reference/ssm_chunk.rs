@@ -2,8 +2,12 @@
 //!
 //! dt = softplus(dt + dt_bias); a = exp(-exp(A_log) dt); S = a S + dt x (outer) B; y = S C + D x;
 //! gated = rmsnorm_per_head(y silu(z)) weight.
+//!
+//! Of discrete Mamba2: S = exp(-softplus(a)) S + x (outer) B; gated = y silu(z + bias of z).
 
-use zebra_runtime::kernels::ssm_shape::SsmShape;
+use super::silu;
+use super::ssm_conv::{channel, conv_inputs, place};
+use zebra_runtime::kernels::ssm_shape::{SsmForm, SsmShape};
 
 /// Rows of one slot that follow each other.
 #[derive(Debug, Clone, Copy)]
@@ -19,7 +23,7 @@ pub struct Run {
 pub struct Inputs {
     pub shape: SsmShape,
     pub runs: Vec<Run>,
-    /// `[rows, in_stride]` of [z | x | B | C | dt].
+    /// `[rows, in_stride]` of [z | x | B | C | dt] or [x | B | C | z | a].
     pub zxbcdt: Vec<f32>,
     pub in_stride: usize,
     /// `[rows, u_stride]` of [x | B | C], convolved.
@@ -28,9 +32,9 @@ pub struct Inputs {
     /// `[channels, 4]` and `[channels]` of the convolution that made u of zxbcdt and the state: it is not done here.
     pub conv_weight: Vec<f32>,
     pub conv_bias: Vec<f32>,
-    /// `[heads]` of (A_log, D, dt_bias, 0).
+    /// `[heads]` of (A_log, D, dt_bias, 0), or (D, 0, 0, 0).
     pub heads: Vec<[f32; 4]>,
-    /// `[d_inner]`.
+    /// `[d_inner]`, the norm's or z's bias.
     pub weight: Vec<f32>,
     pub eps: f32,
     /// `[slots, state]`.
@@ -58,10 +62,8 @@ fn softplus(v: f64) -> f64 {
 /// Runs the scan over every row.
 pub fn ssm_chunk(inputs: &Inputs) -> Outputs {
     let s = inputs.shape;
-    let (p, d) = (s.head_dim, s.d_inner);
-    let group = |head: usize| {
-        if s.repeat_kv_before_conv { head } else { head / s.repeat() }
-    };
+    let (p, width, d) = (s.head_dim, s.d_state, s.d_inner());
+    let discrete = matches!(s.form, SsmForm::Discrete { .. });
     let rows: usize = inputs.runs.iter().map(|r| r.count).sum();
     let mut out = Outputs {
         y: vec![0.0; rows * d],
@@ -71,23 +73,30 @@ pub fn ssm_chunk(inputs: &Inputs) -> Outputs {
     };
     let mut row = 0;
     for run in &inputs.runs {
-        for (head, &[a_log, skip, dt_bias, _]) in inputs.heads.iter().enumerate() {
-            let at = run.slot * s.state() + head * p * p;
-            let mut scan = out.state[at..][..p * p].to_vec();
+        for (head, of_head) in inputs.heads.iter().enumerate() {
+            let &[a_log, skip, dt_bias, _] = of_head;
+            let skip = if discrete { of_head[0] } else { skip };
+            let at = run.slot * s.state() + head * p * width;
+            let mut scan = out.state[at..][..p * width].to_vec();
             for r in row..row + run.count {
                 let zxbcdt = &inputs.zxbcdt[r * inputs.in_stride..][..s.in_proj()];
                 let u: Vec<f64> =
                     inputs.u[r * inputs.u_stride..][..s.channels()].iter().map(|v| f64::from(*v)).collect();
-                let x = &u[group(head) * p..][..p];
-                let b = &u[s.xb_channels() + group(head) * p..][..p];
-                let c = &u[2 * s.xb_channels() + head * p..][..p];
-                let dt = softplus(f64::from(zxbcdt[2 * d + 2 * s.d_xb + head]) + f64::from(dt_bias));
-                let a = (-f64::from(a_log).exp() * dt).exp();
+                let x = &u[channel(&s, head, 0, 0)..][..p];
+                let b = &u[channel(&s, head, 1, 0)..][..width];
+                let c = &u[channel(&s, head, 2, 0)..][..width];
+                let raw = f64::from(zxbcdt[zxbcdt.len() - s.heads + head]);
+                let (dt, a) = if discrete {
+                    (1.0, (-softplus(raw)).exp())
+                } else {
+                    let dt = softplus(raw + f64::from(dt_bias));
+                    (dt, (-f64::from(a_log).exp() * dt).exp())
+                };
                 let y = &mut out.y[r * d + head * p..][..p];
                 let mut terms = 0.0;
                 for i in 0..p {
-                    for n in 0..p {
-                        let v = &mut scan[i * p + n];
+                    for n in 0..width {
+                        let v = &mut scan[i * width + n];
                         let (old, new) = (a * *v, dt * x[i] * b[n]);
                         *v = old + new;
                         y[i] += *v * c[n];
@@ -99,8 +108,15 @@ pub fn ssm_chunk(inputs: &Inputs) -> Outputs {
                 }
                 let squares: f64 = y.iter().map(|v| v * v).sum();
                 out.cancelled[r * s.heads + head] = (terms / squares).sqrt().max(1.0);
-                let gates = zxbcdt[head * p..][..p].iter().map(|z| f64::from(*z) / (1.0 + (-f64::from(*z)).exp()));
+                let weight = inputs.weight[head * p..][..p].iter().map(|w| f64::from(*w));
+                let z_first = if discrete { zxbcdt.len() - s.heads - d } else { 0 };
+                let z = zxbcdt[z_first + head * p..][..p].iter().zip(weight);
+                let gates = z.map(|(z, w)| silu(f64::from(*z) + if discrete { w } else { 0.0 }));
                 let gated: Vec<f64> = y.iter().zip(gates).map(|(y, g)| y * g).collect();
+                if discrete {
+                    out.gated[r * d + head * p..][..p].copy_from_slice(&gated);
+                    continue;
+                }
                 let mean = gated.iter().map(|v| v * v).sum::<f64>() / p as f64;
                 for (i, gated) in gated.iter().enumerate() {
                     let norm = gated / (mean + f64::from(inputs.eps)).sqrt();
@@ -108,19 +124,18 @@ pub fn ssm_chunk(inputs: &Inputs) -> Outputs {
                 }
             }
             if run.live {
-                out.state[at..][..p * p].copy_from_slice(&scan);
+                out.state[at..][..p * width].copy_from_slice(&scan);
             }
         }
         if run.live {
-            let taps = &mut out.state[run.slot * s.state() + s.taps_offset()..][..12 * d];
+            let own = p + 2 * width;
+            let taps = &mut out.state[run.slot * s.state() + s.taps_offset()..][..4 * s.heads * own];
             for r in row..row + run.count {
-                let inputs = &inputs.zxbcdt[r * inputs.in_stride + d..][..2 * s.d_xb + d];
+                let inputs = conv_inputs(&s, &inputs.zxbcdt[r * inputs.in_stride..][..s.in_proj()]);
                 for (at, taps) in taps.chunks_exact_mut(4).enumerate() {
-                    let (head, part, i) = (at / (3 * p), at / p % 3, at % p);
-                    // C is the head's own, x and B its group's.
-                    let group = if part == 2 { head } else { head / s.repeat() };
+                    let (part, i) = place(&s, at % own);
                     taps.rotate_left(1);
-                    taps[3] = f64::from(inputs[part * s.d_xb + group * p + i]);
+                    taps[3] = f64::from(inputs[channel(&s, at / own, part, i)]);
                 }
             }
         }

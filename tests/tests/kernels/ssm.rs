@@ -5,7 +5,7 @@ use zebra_runtime::kernels::Target;
 use zebra_runtime::kernels::coded::{self, Coding};
 use zebra_runtime::kernels::ssm_conv::SsmConv;
 use zebra_runtime::kernels::ssm_scan::SsmScan;
-use zebra_runtime::kernels::ssm_shape::{SsmRows, SsmShape};
+use zebra_runtime::kernels::ssm_shape::{SsmForm, SsmRows, SsmShape};
 use zebra_tests::compare::{Tolerance, UNTOUCHED, Worst, compare};
 use zebra_tests::harness::{Bench, StepBuilder, shape_of};
 use zebra_tests::random::Random;
@@ -21,9 +21,11 @@ const MAX_ROWS: u32 = 160;
 struct Case {
     heads: usize,
     head_dim: usize,
-    /// Groups of x and B.
+    /// Groups of x and B, or of B and C.
     groups: usize,
     repeat_kv_before_conv: bool,
+    /// N of discrete Mamba2.
+    discrete: Option<usize>,
     /// On an adapter that offers no more than the 256 invocations that WebGPU promises.
     least: bool,
     steps: Steps,
@@ -72,13 +74,12 @@ impl Steps {
 
 impl Case {
     fn shape(&self) -> SsmShape {
-        SsmShape {
-            heads: self.heads,
-            head_dim: self.head_dim,
-            d_inner: self.heads * self.head_dim,
-            d_xb: self.groups * self.head_dim,
-            repeat_kv_before_conv: self.repeat_kv_before_conv,
-        }
+        let &Self { heads, head_dim, groups, repeat_kv_before_conv, .. } = self;
+        let form = match self.discrete {
+            Some(_) => SsmForm::Discrete { groups },
+            None => SsmForm::Mamba2 { d_xb: groups * head_dim, repeat_kv_before_conv },
+        };
+        SsmShape { form, heads, head_dim, d_state: self.discrete.unwrap_or(head_dim) }
     }
 
     fn target(&self, gpu: &Gpu) -> Target {
@@ -164,16 +165,20 @@ fn scan(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
     let (s, mut random) = (case.shape(), case.random());
     let step = case.steps.build();
     let rows = step.rows.len();
-    let (in_stride, y_stride) = (s.in_proj().next_multiple_of(4) + 4, s.d_inner + 32);
+    let (in_stride, y_stride) = (s.in_proj().next_multiple_of(4) + 4, s.d_inner() + 32);
     let zxbcdt = case.zxbcdt(rows, in_stride, &mut random);
     let conv_weight = random.normals(4 * s.channels(), 0.5);
     let conv_bias = random.normals(s.channels(), 0.2);
     let mut a_log: Vec<f32> = (0..s.heads).map(|_| random.uniform(1.0, 16.0).ln()).collect();
-    let d = random.normals(s.heads, 1.0);
+    let mut d = random.normals(s.heads, 1.0);
     // Time steps from 1e-4 to 1, as trained models have them.
     let dt_bias: Vec<f32> = (0..s.heads).map(|_| random.uniform(-9.0, 0.5)).collect();
-    let heads: Vec<f32> = (0..s.heads).flat_map(|h| [a_log[h], d[h], dt_bias[h], f32::NAN]).collect();
-    let weight = random.normals(s.d_inner, 1.0);
+    let of_head = |h: usize| match case.discrete {
+        Some(_) => [d[h], f32::NAN, f32::NAN, f32::NAN],
+        None => [a_log[h], d[h], dt_bias[h], f32::NAN],
+    };
+    let heads: Vec<f32> = (0..s.heads).flat_map(of_head).collect();
+    let mut weight = random.normals(s.d_inner(), 1.0);
     let state = random.normals(case.steps.slots() * s.state(), 1.0);
     let eps = 1e-5;
 
@@ -205,7 +210,7 @@ fn scan(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
         bench.run(&[scan.dispatch("test", target)], shape_of(&step))?;
         for (i, (v, scale)) in decoded(&bench.read_words(&codes), y_stride / 32).into_iter().enumerate() {
             let error = (v - f64::from(plain[i])).abs();
-            if i % y_stride < s.d_inner && (error > 0.502 * scale || error.is_nan()) {
+            if i % y_stride < s.d_inner() && (error > 0.502 * scale || error.is_nan()) {
                 return Err(format!("coded {v} in steps of {scale}, expected {} at {i}", plain[i]));
             }
         }
@@ -216,6 +221,8 @@ fn scan(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
         (Input::Same, _) => {}
         // The oldest input that the last head's last value of C still sees.
         (Input::Altered, Steps::One) => after[(step.segments[0].slot + 1) * s.state() - 3] += 0.1,
+        (Input::Altered, Steps::Batch) if case.discrete.is_some() => weight[s.d_inner() - 1] += 0.1,
+        (Input::Altered, _) if case.discrete.is_some() => d[s.heads - 1] += 0.1,
         (Input::Altered, _) => a_log[s.heads - 1] += 0.1,
     }
     let mut expected = vec![UNTOUCHED; rows * y_stride];
@@ -245,7 +252,7 @@ fn scan(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
         let of_slot = step.rows.iter().find(|r| r.slot == slot);
         let (scanned, taps) = (at(0)..at(s.taps_offset()), at(s.taps_offset())..at(s.state()));
         if of_slot.is_some_and(|r| r.live) {
-            let w = compare(&got[scanned.clone()], &after[scanned], s.head_dim * s.head_dim, state_tolerance);
+            let w = compare(&got[scanned.clone()], &after[scanned], s.head_dim * s.d_state, state_tolerance);
             worst = worst.and(w.map_err(|e| format!("state of slot {slot}: {e}"))?);
         } else if got[scanned.clone()] != state[scanned] {
             return Err(format!("the state of slot {slot} changed, which is not live"));
@@ -276,6 +283,25 @@ const SHAPES: [(usize, usize, usize); 13] = [
     (32, 128, 8),
 ];
 
+/// (heads, head_dim, d_state, groups) of discrete Mamba2: the tiny fixture, heads wider than their state and narrower,
+/// ones whose channels have more quads than their rows, and what is released.
+const DISCRETE: [(usize, usize, usize, usize); 14] = [
+    (4, 16, 8, 4),
+    (4, 16, 8, 2),
+    (1, 4, 4, 1),
+    (1, 4, 128, 1),
+    (2, 128, 4, 1),
+    (6, 8, 16, 3),
+    (3, 20, 12, 1),
+    (2, 64, 64, 2),
+    (2, 64, 128, 1),
+    (2, 124, 68, 2),
+    (3, 128, 128, 3),
+    (32, 64, 64, 32),
+    (32, 96, 64, 32),
+    (32, 128, 64, 32),
+];
+
 fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for (i, (heads, head_dim, groups)) in SHAPES.into_iter().enumerate() {
@@ -289,6 +315,7 @@ fn cases() -> Vec<Case> {
                 head_dim,
                 groups,
                 repeat_kv_before_conv: (i + j) % 3 == 1,
+                discrete: None,
                 least: (i + j) % 2 == 0,
                 steps,
                 outliers: false,
@@ -297,6 +324,21 @@ fn cases() -> Vec<Case> {
             if heads <= 4 {
                 cases.push(Case { repeat_kv_before_conv: !case.repeat_kv_before_conv, outliers: true, ..case });
                 cases.push(Case { least: !case.least, ..case });
+            }
+        }
+    }
+    for (i, (heads, head_dim, d_state, groups)) in DISCRETE.into_iter().enumerate() {
+        for (j, steps) in [Steps::One, Steps::Batch, Steps::Mixed, Steps::Crowd].into_iter().enumerate() {
+            if heads > 8 && j >= 2 {
+                continue;
+            }
+            let (least, discrete) = ((i + j) % 2 == 0, Some(d_state));
+            let case =
+                Case { heads, head_dim, groups, repeat_kv_before_conv: false, discrete, least, steps, outliers: false };
+            cases.push(case);
+            if heads <= 4 {
+                cases.push(Case { outliers: true, ..case });
+                cases.push(Case { least: !least, ..case });
             }
         }
     }

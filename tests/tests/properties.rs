@@ -700,9 +700,10 @@ fn other_families_may_be_cut_anywhere_in_every_format() {
             let rounded = most_different(&alone, &exact);
             println!("{name} {preset}: chunks of 7 and 70 within {worst:.5?} sd; {rounded:.3} sd from plain");
             assert!(worst.iter().all(|w| *w <= tolerance), "{name} {preset}: {worst:.5?} sd");
-            // Random weights of so few columns hide nothing of what int8 rounds.
-            let most = if matches!(preset, Preset::F32 | Preset::F16) { 1e-4 } else { 1.0 };
-            assert!(rounded <= most, "{name} {preset}: {rounded:.3} sd from plain");
+            // What int8 rounds is judged on trained weights: random ones of so few columns hide nothing of it.
+            if matches!(preset, Preset::F32 | Preset::F16) {
+                assert!(rounded <= tolerance, "{name} {preset}: {rounded:.5} sd from plain");
+            }
         }
     }
 }

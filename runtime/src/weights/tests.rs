@@ -641,7 +641,7 @@ fn what_other_families_cannot_be_is_refused() {
             "tiny-mambainllama",
             "mamba_config.json",
             |c| c["attn_layers"] = json!([1]),
-            &["another kind", "layers.3.self_attn"],
+            &["attn_layers", "a list with 3", "layers.3.self_attn"],
         ),
         ("tiny-xecomla-fixed", "MLA_config.json", |c| c["attn_layers"] = json!([9]), &["attn_layers", "below 3"]),
         (

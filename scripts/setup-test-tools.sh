@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the tests need beyond rustup and Node: Python's pip, a Vulkan driver, Chromium with its driver, npm packages,
-# the wasm32 target and wasm-bindgen.
+# Installs what the tests need beyond rustup and Node: Python's pip, a Vulkan driver, Chromium with its driver, npm
+# packages, the wasm32 target and wasm-bindgen.
 # Runs again at no cost. On Debian and Ubuntu packages come from apt; elsewhere it says what is missing.
 set -euo pipefail
 cd "$(dirname "$0")/.."

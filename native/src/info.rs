@@ -172,7 +172,7 @@ fn readable(r: &Value, config: &ModelConfig) -> String {
     ));
     let cache = &r["cache"];
     line(format_args!(
-        "Cache: {} bytes a token in f16, {}% of the base Transformer's {}; as {} {} bytes, {}%; and {} bytes of states a sequence",
+        "Cache: {} bytes a token in f16, {}% of the base Transformer's {}; as {} {} bytes, {}%; {} bytes of states a slot",
         cache["bytes_per_token"],
         cache["percent_of_base"],
         cache["base_bytes_per_token"],

@@ -1,9 +1,9 @@
-//! SmolLM2-135M-Instruct, a pretrained chat model that others made, against `transformers`: the ids of a prompt by the model's
-//! own template, and greedy answers.
+//! SmolLM2-135M-Instruct, a pretrained chat model that others made, against `transformers`: the ids of prompts by the
+//! model's own template, and greedy answers.
 //!
-//! An answer is checked all at once: read after its prompt, each of its tokens must be the likeliest after those before it.
-//! That is what greedy decoding gives, in a fraction of the time that a software adapter takes for it token by token; one
-//! short answer is generated, too.
+//! An answer is checked all at once: read after its prompt, each of its tokens must be the likeliest after those before
+//! it. That is what greedy decoding gives, in a fraction of the time that a software adapter takes for it token by token;
+//! one short answer is generated, too.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;

@@ -88,8 +88,8 @@ mod tests {
     #[test]
     fn geometries_are_the_released_ones() {
         use Family::{Llama, MambaInLlama, XEcoMla, ZebraLlama};
-        // Parameters, those of a head in AMD's files included, cached values per token, layers that cache, and tensors: of
-        // Zebra and Llama as their tables give them, of the others by the formulas of docs/families.md.
+        // Parameters, those of a head in AMD's files included, cached values per token, layers that cache, and tensors:
+        // of Zebra and Llama as their tables give them, of the others by the formulas of docs/families.md.
         let expected = [
             ("1b-4mla", ZebraLlama, 1.2857 + 0.2627, 640, 4, 199),
             ("1b-8mla", ZebraLlama, 1.2671 + 0.2627, 1280, 8, 187),

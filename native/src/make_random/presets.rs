@@ -1,4 +1,5 @@
-//! The presets: each is a family's form and a few numbers. What is not known of a released model is chosen here, and said.
+//! The presets: each is a family's form and a few numbers. What is not known of a released model is chosen here, and
+//! said.
 
 use serde_json::{Map, Value, json};
 use zebra_runtime::Result;
@@ -45,12 +46,12 @@ pub fn recipe(preset: Geometry) -> Recipe {
         Geometry::Llama3B => llama(&LLAMA_3B),
         Geometry::Llama8B => llama(&LLAMA_8B),
         Geometry::SmolLm2 => llama(&SMOLLM2_135M),
-        // The released 1B of a fixed kv rank of 512. Its q rank is only in its files: chosen so that the MLA has as many
-        // parameters as the attention had, which gives the two q ranks that are known for this base, 1424 beside a kv rank of
-        // 64 (X-EcoMLA's training configuration) and 1344 beside 128 (Zebra).
+        // The released 1B of a fixed kv rank of 512. Its q rank is only in its files: chosen so that a layer has as many
+        // parameters as with the pairs that are known for this base, 1424 beside 64 (X-EcoMLA's training configuration)
+        // and 1344 beside 128 (Zebra, were it to have all kv heads).
         Geometry::XEcoMla1B => x_ecomla(&LLAMA_1B, &Ranks { q: 864, kv: 512, qk_dim: 32 }),
-        // No 8B was released: the released 3B's kv rank of 816 (its heads and so its cache are the 8B's) and the q rank that
-        // the 3B's training configuration and Zebra's 8B have, which together are as many parameters as the attention had.
+        // No 8B was released: the kv rank of the released 3B, 816, whose heads and cache are the 8B's, and the q rank of
+        // the 3B's training configuration and of Zebra's 8B; together about the parameters that the attention had.
         Geometry::XEcoMla8B => x_ecomla(&LLAMA_8B, &Ranks { q: 2048, kv: 816, qk_dim: 64 }),
         Geometry::MambaInLlama8B => mamba2_in_llama(&LLAMA_8B, &every_other(1, 32)),
     }

@@ -1,5 +1,5 @@
-//! A tokenizer of a released model's size: byte-level BPE in Llama 3's form with the model's special tokens and a synthetic
-//! vocabulary.
+//! A tokenizer of a released model's size: byte-level BPE in Llama 3's form with the model's special tokens and a
+//! synthetic vocabulary.
 
 use serde_json::{Map, Value, json};
 use zebra_runtime::{Error, Result};
@@ -78,8 +78,8 @@ fn llama_3_config() -> Result<Value> {
 }
 
 fn smollm_2_config() -> Result<Value> {
-    const TEMPLATE: &str = "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + \
-         '<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
+    const TEMPLATE: &str = "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + \
+         message['content'] + '<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
     Ok(json!({
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": "<|im_start|>",

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the tests need beyond rustup and Node: a Vulkan driver, Chromium with its driver, npm packages, the wasm32
-# target and wasm-bindgen.
+# Installs what the tests need beyond rustup and Node: Python's pip, a Vulkan driver, Chromium with its driver, npm
+# packages, the wasm32 target and wasm-bindgen.
 # Runs again at no cost. On Debian and Ubuntu packages come from apt; elsewhere it says what is missing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -37,6 +37,9 @@ for component in rustfmt clippy; do
 done
 node_major=$(node --version 2>/dev/null | sed 's/^v\([0-9]*\).*/\1/')
 [ "${node_major:-0}" -ge 20 ] || die "Node 20 or newer is needed, found ${node_major:-none}"
+
+# --- Python with pip: fetches the pretrained model that a test runs ---
+python3 -m pip --version >/dev/null 2>&1 || apt_install python3 python3-pip
 
 # --- A Vulkan driver: the machine's own, else Mesa's software one ---
 if ! ldconfig -p | grep -q 'libvulkan\.so\.1'; then

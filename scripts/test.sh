@@ -19,6 +19,7 @@ command -v chromedriver >/dev/null || need "chromedriver is missing"
 [ -d tests/browser/node_modules/playwright-core ] || need "playwright-core is missing"
 [ -d web/node_modules/typescript ] || need "the packages of web/ are missing"
 [ -x .tools/bin/wasm-bindgen-test-runner ] || need "wasm-bindgen-cli is missing"
+python3 -m pip --version >/dev/null 2>&1 || need "python3 or its pip is missing"
 wasm=wasm32-unknown-unknown
 [ -f .tools/wasm/env.sh ] || [ -d "$(rustc --print target-libdir --target $wasm)" ] || need "the wasm32 target is missing"
 
@@ -29,6 +30,8 @@ step "lints"
 cargo clippy --workspace --all-targets -- -D warnings
 
 step "tests"
+# A pretrained model that others made; here already after the first time.
+python3 scripts/fetch-smollm2.py .tools/smollm2
 cargo test --workspace --no-fail-fast -- --show-output
 
 step "wasm32, in a browser"

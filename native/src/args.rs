@@ -221,7 +221,10 @@ pub struct QuantizeArgs {
 #[command(after_help = "\
 Examples:
   zebra make-random --preset 1b-4mla --format q4 ./random-1b
-  zebra make-random --preset 8b-8mla --format q4 --seed 7 ./random-8b")]
+  zebra make-random --preset 8b-8mla --format q4 --seed 7 ./random-8b
+  zebra make-random --preset llama-1b --format bf16 ./random-llama
+
+1b-4mla to 8b-16mla are Zebra-Llama; the others are Llama and hybrids of other families made from it.")]
 pub struct MakeRandomArgs {
     /// The model whose size it has
     #[arg(long, value_name = "MODEL")]
@@ -460,6 +463,20 @@ pub enum Geometry {
     B8Mla8,
     #[value(name = "8b-16mla")]
     B8Mla16,
+    #[value(name = "llama-1b")]
+    Llama1B,
+    #[value(name = "llama-3b")]
+    Llama3B,
+    #[value(name = "llama-8b")]
+    Llama8B,
+    #[value(name = "smollm2-135m")]
+    SmolLm2,
+    #[value(name = "x-ecomla-1b")]
+    XEcoMla1B,
+    #[value(name = "x-ecomla-8b")]
+    XEcoMla8B,
+    #[value(name = "mambainllama-8b-50")]
+    MambaInLlama8B,
 }
 
 /// `ID=VALUE`.

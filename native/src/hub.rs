@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use serde_json::Value;
+use zebra_runtime::config::{CONFIG_FILES, ConfigFiles, Family};
 
 use self::cache::ModelCache;
 use self::client::{Client, Failure, RemoteFile};
@@ -130,7 +130,7 @@ pub fn resolve(
     if path.is_dir() {
         return Ok(path.into());
     }
-    const FORM: &str = "a folder with config.json, hybrid_config.json and safetensors files";
+    const FORM: &str = "a folder with config.json, safetensors files and a tokenizer";
     if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf")) {
         bail!("{model}: GGUF files are not supported; give the checkpoint itself: {FORM}, or its hub name owner/name");
     }
@@ -188,10 +188,13 @@ fn fetch(name: &HubName, options: &HubOptions, progress: &mut dyn FnMut(Download
 
     let folder = cache.snapshot(&listing.commit);
     // Known before gigabytes are fetched.
-    if !has("hybrid_config.json") {
-        let found = kind_of(&folder.join("config.json"))?;
-        bail!(zebra_runtime::Error::UnknownModel { path: name.to_string(), found });
+    let mut configs = Vec::new();
+    for file in CONFIG_FILES.into_iter().filter(|file| has(file)) {
+        let path = folder.join(file);
+        configs.push((file, std::fs::read(&path).with_context(|| format!("{} could not be read", path.display()))?));
     }
+    Family::find(&ConfigFiles::new(configs))
+        .map_err(|found| zebra_runtime::Error::UnknownModel { path: name.to_string(), found })?;
     let weights = if has(INDEX) { cache::indexed(&folder.join(INDEX))? } else { vec![SINGLE.to_owned()] };
     if let Some(missing) = weights.iter().find(|w| !has(w)) {
         bail!("{name} has no file {missing}; {}", held(&listing.files));
@@ -329,18 +332,6 @@ fn held(files: &[String]) -> String {
         shown.push("…");
     }
     if shown.is_empty() { "it holds no files".into() } else { format!("it holds {}", shown.join(", ")) }
-}
-
-/// What kind of model a `config.json` describes.
-fn kind_of(config: &Path) -> anyhow::Result<String> {
-    let shown = config.display();
-    let text = std::fs::read(config).with_context(|| format!("{shown} could not be read"))?;
-    let json: Value = serde_json::from_slice(&text).with_context(|| format!("{shown} is not JSON"))?;
-    let kind = json["architectures"][0].as_str().or(json["model_type"].as_str());
-    Ok(match kind {
-        Some(kind) => format!("no hybrid_config.json; it seems to be a {kind} model"),
-        None => "no hybrid_config.json, and a config.json that names no architecture".into(),
-    })
 }
 
 /// Large files have their SHA-256 as ETag: silent damage would become silent nonsense in the answers.

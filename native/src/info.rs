@@ -153,7 +153,7 @@ fn readable(r: &Value, config: &ModelConfig) -> String {
     for (i, layer) in config.layers.iter().enumerate() {
         match &layer.mixer.kind {
             MixerKind::Mla(m) => line(format_args!(
-                "  {i:>2} mla     {} heads ({} kv), q rank {}, latent {} + rope {}",
+                "  {i:>2} mla       {} heads ({} kv), q rank {}, latent {} + rope {}",
                 m.heads,
                 m.kv_heads,
                 m.q_lora_rank.map_or("none".into(), |r| r.to_string()),
@@ -161,14 +161,14 @@ fn readable(r: &Value, config: &ModelConfig) -> String {
                 m.qk_rope_head_dim,
             )),
             MixerKind::Attention(a) => {
-                line(format_args!("  {i:>2} attention {} heads of {} ({} kv)", a.heads, a.head_dim, a.kv_heads,))
+                line(format_args!("  {i:>2} attention {} heads of {} ({} kv)", a.heads, a.head_dim, a.kv_heads))
             }
             MixerKind::DiscreteMamba2(m) => line(format_args!(
                 "  {i:>2} discrete mamba2 {} heads of {}×{} ({} of B and C)",
                 m.heads, m.head_dim, m.d_state, m.groups
             )),
             MixerKind::Mamba2(m) => {
-                line(format_args!("  {i:>2} mamba2  {} heads of {}×{}", m.heads, m.head_dim, m.head_dim))
+                line(format_args!("  {i:>2} mamba2    {} heads of {}×{}", m.heads, m.head_dim, m.head_dim))
             }
             MixerKind::Mamba1(m) => {
                 line(format_args!("  {i:>2} mamba1  {} channels of {}, dt rank {}", m.d_inner, m.d_state(), m.dt_rank))
@@ -177,7 +177,7 @@ fn readable(r: &Value, config: &ModelConfig) -> String {
     }
     let by = &r["gpu_bytes"]["by_purpose"];
     line(format_args!(
-        "GPU memory as {}: {:.1} MiB (weights {:.1}, latents {:.1}, states {:.1}, activations {:.1}, control {:.1})",
+        "GPU memory as {}: {:.1} MiB (weights {:.1}, cache {:.1}, states {:.1}, activations {:.1}, control {:.1})",
         plain(&r["format"]),
         mib(&r["gpu_bytes"]["total"]),
         mib(&by["weights"]),
@@ -188,11 +188,14 @@ fn readable(r: &Value, config: &ModelConfig) -> String {
     ));
     let cache = &r["cache"];
     line(format_args!(
-        "Cache: {}% of the base Transformer's per token; as {} {} bytes a token, {}% of its f16",
+        "Cache: {} bytes a token in f16, {}% of the base Transformer's {}; as {} {} bytes, {}%; {} bytes of states a slot",
+        cache["bytes_per_token"],
         cache["percent_of_base"],
+        cache["base_bytes_per_token"],
         plain(&cache["in_use"]["format"]),
         cache["in_use"]["bytes_per_token"],
         cache["in_use"]["percent_of_base"],
+        r["state_bytes_per_sequence"],
     ));
     line(format_args!(
         "Dispatches a token: {}, {} of them forced by the adapter's limits",
@@ -205,4 +208,56 @@ fn readable(r: &Value, config: &ModelConfig) -> String {
         line(format_args!("GPU {i}: {name} [{}, {}] {driver}{used}", plain(&a["kind"]), plain(&a["backend"])));
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use zebra_runtime::engine::LoadOptions;
+
+    use super::*;
+    use crate::files::FolderFiles;
+
+    #[test]
+    fn every_family_is_told_with_its_layers_and_cache() {
+        let gpu = block_on(Gpu::open(None)).expect("an adapter");
+        for (name, family, layers, cache) in [
+            (
+                "tiny-gqa",
+                "zebra-llama: config.json comes with hybrid_config.json",
+                ["0 mla       4 heads (2 kv), q rank 24, latent 16 + rope 8", "1 mamba2    4 heads of 16×16"],
+                "96 bytes a token in f16, 15.0% of the base Transformer's 640; as q8",
+            ),
+            (
+                "tiny-xecomla-dynamic",
+                "x-ecomla: config.json comes with MLA_config.json",
+                ["0 mla       4 heads (4 kv), q rank 32, latent 24 + rope 8", "1 mla       4 heads (4 kv), q rank 16"],
+                "144 bytes a token in f16, 37.5% of the base Transformer's 384; as q8",
+            ),
+            (
+                "tiny-mambainllama",
+                "mambainllama: config.json comes with mamba_config.json",
+                ["0 mamba2    4 heads of 16×16", "1 attention 4 heads of 16 (2 kv)"],
+                "256 bytes a token in f16, 50.0% of the base Transformer's 512; as q8",
+            ),
+            (
+                "tiny-llama",
+                "llama: config.json has model_type \"llama\"",
+                ["0 attention 4 heads of 16 (2 kv)", "2 attention 4 heads of 16 (2 kv)"],
+                "384 bytes a token in f16, 100.0% of the base Transformer's 384; as q8",
+            ),
+        ] {
+            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures").join(name);
+            let files = FolderFiles::open(&folder).expect("the fixture");
+            let checkpoint = block_on(Checkpoint::open(&files)).expect("it opens");
+            let plan = LoadOptions::default().plan(&checkpoint, &gpu).expect("it fits");
+            let text = readable(&report(name, &checkpoint, &plan, "", &gpu, &[]), checkpoint.config());
+            let begin = format!("{name} ({family}");
+            assert!(text.starts_with(&begin), "{begin} expected: {text}");
+            for words in layers.into_iter().chain([cache]) {
+                assert!(text.contains(words), "{words} expected: {text}");
+            }
+        }
+    }
 }

@@ -155,7 +155,7 @@ before(async () => {
   server.files.set("/worker.js", Buffer.from(bundle.outputFiles[0].contents));
   browser = await openBrowser();
   // Optional files that a model does not have; each load asks for them.
-  browser.expect(/status of 404 .*\/(chat_template\.jinja|model\.safetensors|tokenizer_config\.json)(\?.*)?\)$/);
+  browser.expect(/status of 404 .*\/(chat_template\.jinja|model\.safetensors|(tokenizer|MLA|mla_layer|mamba)_config\.json)(\?.*)?\)$/);
 });
 
 after(async () => {

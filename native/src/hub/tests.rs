@@ -449,11 +449,36 @@ fn a_hub_that_cannot_be_reached() {
 }
 
 #[test]
+fn models_of_every_family_are_let_through() {
+    for (own, config) in [
+        (&["hybrid_config.json"][..], "{}"),
+        (&["MLA_config.json", "mla_layer_config.json"], "{}"),
+        (&["mamba_config.json"], "{}"),
+        (&[], r#"{"model_type":"llama"}"#),
+    ] {
+        let hub = Hub::start();
+        let place = Place::new(&hub);
+        hub.set(|b| {
+            b.files.retain(|f| f.name != "hybrid_config.json");
+            b.files[2] = sent("config.json", config, "e2");
+            b.files.extend(own.iter().map(|name| sent(name, "{}", name)));
+        });
+        let folder = place.get("zebra/small").unwrap();
+        for name in own.iter().chain(&["config.json", "model-1.safetensors", "model-2.safetensors"]) {
+            assert!(folder.join(name).exists(), "{name} beside {own:?}");
+        }
+    }
+}
+
+#[test]
 fn other_kinds_of_models_are_refused_before_their_weights() {
     let hub = Hub::start();
     let place = Place::new(&hub);
-    hub.set(|b| b.files.retain(|f| f.name != "hybrid_config.json"));
-    place.refused("zebra/small", &["zebra/small", "no hybrid_config.json", "LlamaForCausalLM"]);
+    hub.set(|b| {
+        b.files.retain(|f| f.name != "hybrid_config.json");
+        b.files[2] = sent("config.json", r#"{"architectures":["GPT2LMHeadModel"],"model_type":"gpt2"}"#, "e2");
+    });
+    place.refused("zebra/small", &["zebra/small", "a GPT2LMHeadModel (model_type \"gpt2\")", "hybrid_config.json"]);
     assert!(hub.requests("model-").is_empty());
     hub.set(|b| b.files.retain(|f| f.name == "pytorch_model.bin"));
     place.refused("zebra/small", &["no config.json", "it holds pytorch_model.bin"]);

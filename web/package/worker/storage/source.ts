@@ -13,6 +13,9 @@ export const INDEX = "model.safetensors.index.json";
 export const SMALL_FILES = [
   "config.json",
   "hybrid_config.json",
+  "MLA_config.json",
+  "mla_layer_config.json",
+  "mamba_config.json",
   "generation_config.json",
   "tokenizer.json",
   "tokenizer_config.json",
@@ -104,8 +107,8 @@ export class UrlSource implements Source {
     }
     throw new ZebraError(
       "not-found",
-      `${url}: not found (404). Expected the address of a model's folder: config.json, hybrid_config.json, ` +
-        `tokenizer.json and ${SINGLE} or ${INDEX} are looked for in it`,
+      `${url}: not found (404). Expected the address of a model's folder: config.json, tokenizer.json ` +
+        `and ${SINGLE} or ${INDEX} are looked for in it`,
       { url, status: 404, file: name },
     );
   }

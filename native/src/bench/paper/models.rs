@@ -154,31 +154,34 @@ pub fn largest_batch(
 }
 
 /// Bytes that are asked for at a time to find how many there are.
-const PROBE: u64 = 512 << 20;
+const PIECE: u64 = 512 << 20;
 /// As many as no GPU has: whoever gives them gives what it does not have.
 const MOST: u64 = 4 << 40;
 
 /// How much memory a GPU gives to one program, found by what it refuses; `None` where the system would give its own
-/// memory too, and where nothing is refused.
+/// memory too.
 pub fn memory(adapter: Option<&str>) -> Result<Option<u64>> {
     // A device of its own: what was refused leaves no trace on the one that measures.
     let gpu = block_on(Gpu::open(adapter))?;
-    if gpu.description().kind != "discrete" {
-        return Ok(None);
-    }
-    let size = PROBE.min(gpu.limits().buffer);
+    let is_own = gpu.description().kind == "discrete";
+    Ok(if is_own { refused_at(&gpu, PIECE.min(gpu.limits().buffer), MOST) } else { None })
+}
+
+/// The bytes, asked for by pieces, after which a GPU refuses more; `None` where it gives `most`.
+fn refused_at(gpu: &Gpu, piece: u64, most: u64) -> Option<u64> {
     let mut held: Vec<Buffer> = Vec::new();
-    let refused = loop {
-        if held.len() as u64 * size >= MOST {
-            break false;
+    let bytes = loop {
+        let bytes = held.len() as u64 * piece;
+        if bytes >= most {
+            break None;
         }
-        let buffer = Buffer::new("memory probe", size, Purpose::Control);
+        let buffer = Buffer::new("memory probe", piece, Purpose::Control);
         match block_on(gpu.allocate(std::slice::from_ref(&buffer))) {
             Ok(()) => held.push(buffer),
-            Err(Error::OutOfMemory { .. }) => break true,
+            Err(Error::OutOfMemory { .. }) => break Some(bytes),
             Err(other) => {
                 log::debug!("the GPU's memory is not known: {other}");
-                break false;
+                break None;
             }
         }
     };
@@ -187,7 +190,7 @@ pub fn memory(adapter: Option<&str>) -> Result<Option<u64>> {
     if let Err(e) = block_on(gpu.flush()) {
         log::debug!("after the question for memory: {e}");
     }
-    Ok(refused.then_some(held.len() as u64 * size))
+    bytes
 }
 
 /// Refuses names that no size has.
@@ -217,6 +220,16 @@ mod tests {
         unique.sort_unstable();
         unique.dedup();
         assert_eq!(unique.len(), all.len());
+    }
+
+    #[test]
+    fn the_question_for_memory_is_given_back() {
+        let gpu = block_on(Gpu::open(None)).expect("an adapter");
+        assert_eq!(refused_at(&gpu, 32 << 20, 64 << 20), None, "nothing was refused");
+        assert_eq!(gpu.allocated().values().sum::<u64>(), 0);
+        assert!(gpu.held().is_none_or(|held| held.used < 1 << 20), "{:?}", gpu.held());
+        // Whose size is over a limit is told apart from one that memory is missing for.
+        assert_eq!(refused_at(&gpu, gpu.limits().buffer + 16, u64::MAX), None);
     }
 
     #[test]

@@ -43,7 +43,7 @@ pub struct Key {
 
 impl std::fmt::Display for Key {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}, {} sequences of {} tokens ({})", self.model, self.batch, self.prompt, self.mode.name())
+        write!(f, "{}, batch {} at {} tokens ({})", self.model, self.batch, self.prompt, self.mode.name())
     }
 }
 

@@ -8,7 +8,7 @@ use super::rows::{Key, Largest, Limit, Mode, Outcome, Row};
 const GIB: f64 = 1024.0 * 1024.0 * 1024.0;
 const MIB: f64 = 1024.0 * 1024.0;
 
-/// What the paper says of Zebra-8B, with a batch of 48 on an AMD MI300X, decoding on random caches.
+/// What the paper says of Zebra-8B with a batch of 48, decoding on random caches.
 const OVER_MAMBA_IN_LLAMA: &str = "2.6–3.8 up to 32,768 (1.4–3.3 in its later version)";
 const OVER_LLAMA: &str = "3.9 at 16,384";
 

@@ -1,11 +1,14 @@
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Parser;
-use zebra_runtime::engine::Engine;
+use pollster::block_on;
+use zebra_runtime::engine::{Engine, LoadOptions};
+use zebra_runtime::gpu::Gpu;
 use zebra_runtime::model::{Row as StepRow, Step, Token};
 
-use super::rows::{Largest, Limit, Measured};
+use super::rows::{Largest, Limit, Measured, Outcome, Refusal, Unit};
+use super::run::refusal;
 use super::*;
 use crate::args::{BenchCommand, Cli, Command};
 use crate::bench::Bench;
@@ -206,17 +209,20 @@ fn a_paper_is_measured_row_by_row_and_gone_on_with() {
     assert!(of(24).cache_bytes_per_token > 0 && of(24).state_bytes_per_sequence > 0);
     assert!(of(24).largest_batch.is_none(), "nobody knows a CPU's memory");
 
-    // Another model, one more prompt: the rows that are there stay as they are.
-    run(&line("--only 8b-8mla,8b-16mla --prompt 24,40,1200 --random-context"), None).expect("runs");
+    // Another model and mode: the rows that are there stay as they are.
+    run(&line("--only 8b-8mla --prompt 24,1030 --random-context"), None).expect("runs");
+    let same = line("--only 8b-8mla,8b-16mla --prompt 24 --random-context");
+    run(&same, None).expect("runs");
     let second = rows();
-    assert_eq!((second.len(), &second[..3]), (9, &first[..]));
+    assert_eq!((second.len(), &second[..3]), (6, &first[..]));
     assert!(second[3..].iter().all(|row| row.key.mode == Mode::Random && row.measured().is_some()));
     let saved = fs::read(out.join("paper.json")).expect("saved");
-    let same = line("--only 8b-8mla,8b-16mla --prompt 24,40,1200 --random-context");
     run(&same, None).expect("runs");
     assert!(fs::read(out.join("paper.json")).expect("saved") == saved, "a row was measured again");
-    run(&PaperArgs { again: true, ..same }, None).expect("runs");
-    assert!(fs::read(out.join("paper.json")).expect("saved") != saved, "the control: no row was measured");
+    run(&PaperArgs { again: true, only: vec!["8b-16mla".into()], ..same }, None).expect("runs");
+    let again = rows();
+    assert_eq!((again.len(), &again[..5]), (6, &second[..5]));
+    assert!(again[5] != second[5], "the control: no row was measured");
 
     // So little memory that one sequence fits and a thousand do not.
     let fits = second[0].gpu_bytes;
@@ -235,6 +241,29 @@ fn a_paper_is_measured_row_by_row_and_gone_on_with() {
     let mut names: Vec<_> = fs::read_dir(&out).expect("the folder").map(|e| e.expect("an entry").file_name()).collect();
     names.sort();
     assert_eq!(names, ["paper.json", "paper.md", "paper.svg"]);
+}
+
+#[test]
+fn only_what_is_too_large_is_refused() {
+    let row = row("8b-8mla", 1024, 1.0);
+    let of = |error: Error| refusal(&anyhow::Error::from(error).context("while loading"), &row, Some(7));
+    let limit = |limit: &str| Error::Limit {
+        what: "cache of layer 3".into(),
+        limit: limit.into(),
+        need: 5 << 30,
+        have: 4 << 30,
+        advice: "a context of 9 fits".into(),
+    };
+    let refused = of(limit("largest binding")).expect("too large");
+    assert_eq!(
+        refused.to_string(),
+        "does not fit: cache of layer 3 (the adapter's largest binding) needs 5.00 GiB, there: 4.00 GiB"
+    );
+    assert_eq!(of(limit("storage buffers")).map(|r| r.unit), Some(Unit::Count));
+    let memory = Error::OutOfMemory { what: "layer0.cache".into(), need: 1, advice: String::new() };
+    assert_eq!(of(memory), Some(Refusal::of_memory(row.gpu_bytes, Some(7))));
+    assert_eq!(of(Error::DeviceLost("gone".into())), None);
+    assert_eq!(of(Error::Aborted), None);
 }
 
 #[test]

@@ -359,7 +359,8 @@ pub struct PaperArgs {
     #[arg(long, value_name = "N", default_value_t = 8192, conflicts_with = "random_context")]
     pub read_to: u32,
 
-    /// Measure only decoding, as the paper does: 1,024 tokens are read and their cached rows fill the context again and again
+    /// Measure only decoding, as the paper does: 1,024 tokens are read and their cached rows fill the context again and
+    /// again
     #[arg(long)]
     pub random_context: bool,
 

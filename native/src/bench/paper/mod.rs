@@ -1,5 +1,5 @@
-//! `zebra bench paper`: the models of the Zebra-Llama paper's comparison, each with random weights of its geometry, in one
-//! program on one GPU. A row is a model with a batch and a prompt; rows are saved one by one, and a second run measures
+//! `zebra bench paper`: the models of the Zebra-Llama paper's comparison, each with random weights of its geometry, in
+//! one program on one GPU. A row is a model with a batch and a prompt; rows are saved one by one, and a second run measures
 //! only what is missing.
 
 mod measure;
@@ -67,7 +67,8 @@ pub fn run(args: &PaperArgs, adapter: Option<&str>) -> Result<()> {
     if failed.is_empty() { Ok(()) } else { bail!("not measured: {}", failed.join(", ")) }
 }
 
-/// Writes the table and the plots of what can be compared with this run's rows, of earlier runs too, and returns the table.
+/// Writes the table and the plots of what can be compared with this run's rows, of earlier runs too, and returns the
+/// table.
 fn report(args: &PaperArgs, record: &Record, adapter: &str) -> Result<String> {
     let (format, cache) = names(args);
     let order: Vec<&str> = COMPARISONS.iter().flat_map(Comparison::names).collect();

@@ -1,5 +1,5 @@
-//! The rows as plots: decode throughput and a sequence's cache over the context, a line for each model. Written as text:
-//! one file, whose colours follow the reader's light or dark theme, which plotting crates do not do.
+//! The rows as plots: decode throughput and a sequence's cache over the context, a line for each model. Written as
+//! text: one file, whose colours follow the reader's light or dark theme, which plotting crates do not do.
 
 use std::collections::BTreeMap;
 use std::fmt::{Result, Write};
@@ -47,7 +47,7 @@ fn series<'a>(rows: &[&'a Row]) -> Vec<Series<'a>> {
         rows.sort_by_key(|row| row.key.prompt);
         let batch = if batches.len() > 1 { format!(" x {batch}") } else { String::new() };
         let random_name = if random { ", random" } else { "" };
-        let name = format!("{}{batch}{random_name}", models[model]);
+        let name = format!("{}{batch}{random_name}", rows.first().map_or_else(String::new, |row| row.key.title()));
         Series { name, colour: COLOURS[model % COLOURS.len()], random, rows }
     };
     found.into_iter().map(named).collect()
@@ -107,12 +107,13 @@ pub fn svg(rows: &[&Row]) -> String {
 
 fn write(out: &mut String, rows: &[&Row]) -> Result {
     let series = series(rows);
+    let refused = rows.iter().any(|row| row.refusal().is_some());
     let legend = series.len().div_ceil(4) as f64 * 20.0;
     let height = HEIGHT + legend;
     writeln!(
         out,
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" height=\"{height}\" \
-         role=\"img\" aria-label=\"Decode throughput and cache over context\">\n<style>{STYLE}</style>\n\
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" \
+         height=\"{height}\" role=\"img\" aria-label=\"Decode throughput and cache over context\">\n<style>{STYLE}</style>\n\
          <rect class=\"paper\" width=\"100%\" height=\"100%\"/>"
     )?;
     let speed = |row: &Row| row.measured().map(|m| m.decode_tokens_per_second);
@@ -137,6 +138,10 @@ fn write(out: &mut String, rows: &[&Row]) -> Result {
             left + 30.0,
             line.name
         )?;
+    }
+    if refused {
+        let (left, top) = (LEFTS[0], TOP + PLOT.1 + 60.0);
+        writeln!(out, "<text class=\"ink\" x=\"{left}\" y=\"{top}\">× does not fit this GPU</text>")?;
     }
     writeln!(out, "</svg>")
 }
@@ -216,7 +221,8 @@ fn plot(
                 (px(f64::from(row.key.prompt)), row.refusal().map_or_else(String::new, ToString::to_string));
             writeln!(
                 out,
-                "<text fill=\"{colour}\" text-anchor=\"middle\" x=\"{at:.1}\" y=\"{:.1}\">×<title>{}: {title}</title></text>",
+                "<text fill=\"{colour}\" text-anchor=\"middle\" x=\"{at:.1}\" y=\"{:.1}\">×\
+                 <title>{}: {title}</title></text>",
                 bottom - 3.0,
                 row.key
             )?;

@@ -41,9 +41,20 @@ pub struct Key {
     pub adapter: String,
 }
 
+impl Key {
+    /// The preset's name, for readers who do not know that a size alone is a Zebra's.
+    pub fn title(&self) -> String {
+        if self.model.starts_with(|c: char| c.is_ascii_digit()) {
+            format!("zebra-{}", self.model)
+        } else {
+            self.model.clone()
+        }
+    }
+}
+
 impl std::fmt::Display for Key {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}, batch {} at {} tokens ({})", self.model, self.batch, self.prompt, self.mode.name())
+        write!(f, "{}, batch {} at {} tokens ({})", self.title(), self.batch, self.prompt, self.mode.name())
     }
 }
 

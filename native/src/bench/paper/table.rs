@@ -1,5 +1,6 @@
 //! The rows as a table of Markdown, and the ratios that the paper is about.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{Result, Write};
 
 use super::models::{COMPARISONS, Comparison};
@@ -51,7 +52,7 @@ fn write(out: &mut String, rows: &[&Row]) -> Result {
         writeln!(
             out,
             "| {} | {:.2} B | {} | {} | {} | {speeds} | {:.2} | {allocator} | {:.1} | {} | {:.2}% | {} |",
-            key.model,
+            key.title(),
             row.parameters as f64 / 1e9,
             key.batch,
             key.prompt,
@@ -82,29 +83,29 @@ fn notes(out: &mut String, rows: &[&Row]) -> Result {
     if has(Mode::Read) {
         writeln!(
             out,
-            "- read: every sequence's prompt was really read, one after the other in steps as full as they can be, and all \
-             of that time counts. End to end: the batch's generated tokens over the time of reading and decoding."
+            "- read: every sequence's prompt was really read, one after the other in steps as full as they can be, \
+             and all of that time counts. End to end: the batch's generated tokens over the time of reading and decoding."
         )?;
     }
     if has(Mode::Shared) {
         writeln!(
             out,
-            "- shared: one sequence read the prompt, the others got copies of its cache and state. There is no figure for \
-             end to end: nobody waited for the other prompts."
+            "- shared: one sequence read the prompt, the others got copies of its cache and state. There is no \
+             figure for end to end: nobody waited for the other prompts."
         )?;
     }
     if has(Mode::Random) {
         writeln!(
             out,
-            "- random: 1,024 tokens were read; their cached rows fill the context of every sequence, again and again. Only \
-             decoding is measured."
+            "- random: 1,024 tokens were read; their cached rows fill the context of every sequence, again and again. \
+             Only decoding is measured."
         )?;
     }
     writeln!(
         out,
-        "- GPU memory is what the row alone needs, by its plan; the allocator's is what was held while it was measured, with \
-         room for the model's largest row that fits. A sequence's cache is that of its prompt, with its recurrent states. \
-         \"Of Llama's\": values cached of a token, whatever their format."
+        "- GPU memory is what the row alone needs, by its plan; the allocator's is what was held while it was measured, \
+         with room for the model's largest row that fits. A sequence's cache is that of its prompt, with its recurrent \
+         states. \"Of Llama's\": values cached of a token, whatever their format."
     )?;
     let shorter =
         rows.iter().filter_map(|row| Some((&row.key, row.measured()?.depth))).filter(|(key, d)| *d < key.prompt);
@@ -117,36 +118,43 @@ fn notes(out: &mut String, rows: &[&Row]) -> Result {
 /// Decode throughput of each Zebra over the two it is measured by, and what it caches over them.
 fn ratios(out: &mut String, rows: &[&Row], comparison: &Comparison) -> Result {
     let of = |model: &str| rows.iter().filter(|row| row.key.model == model).copied().collect::<Vec<_>>();
-    let mut lines = String::new();
-    for zebra in comparison.zebras.iter().copied() {
-        let ours = of(zebra);
+    // A line for each pair, batch and kind of context, a cell for each prompt that both were asked for.
+    let mut prompts: BTreeSet<u32> = BTreeSet::new();
+    let mut lines: Vec<(String, &str, BTreeMap<u32, String>)> = Vec::new();
+    for zebra in comparison.zebras {
         for (other, paper) in [(comparison.mamba_in_llama, OVER_MAMBA_IN_LLAMA), (comparison.llama, OVER_LLAMA)] {
             let theirs = of(other);
-            for row in &ours {
-                let same = |other: &&&Row| {
-                    let with_name = Key { model: row.key.model.clone(), ..other.key.clone() };
-                    with_name == row.key
-                };
-                let Some(other_row) = theirs.iter().find(same) else { continue };
-                let ratio = match (row.measured(), other_row.measured()) {
+            for ours in of(zebra) {
+                let same = |row: &&&Row| Key { model: ours.key.model.clone(), ..row.key.clone() } == ours.key;
+                let Some(theirs) = theirs.iter().find(same) else { continue };
+                let cell = match (ours.measured(), theirs.measured()) {
                     (Some(a), Some(b)) => format!("{:.2}", a.decode_tokens_per_second / b.decode_tokens_per_second),
-                    (Some(_), None) => format!("{other} does not fit"),
-                    (None, _) => format!("{zebra} does not fit"),
+                    (Some(_), None) => format!("{} does not fit", theirs.key.title()),
+                    (None, _) => format!("{} does not fit", ours.key.title()),
                 };
-                let key = &row.key;
-                let (batch, prompt, mode) = (key.batch, key.prompt, key.mode.name());
-                writeln!(lines, "| {zebra} over {other} | {batch} | {prompt} | {mode} | {ratio} | {paper} |")?;
+                let context = if ours.key.mode == Mode::Random { "random" } else { "read" };
+                let name = format!("{} over {other} | {} | {context}", ours.key.title(), ours.key.batch);
+                prompts.insert(ours.key.prompt);
+                match lines.iter_mut().find(|line| line.0 == name) {
+                    Some(line) => drop(line.2.insert(ours.key.prompt, cell)),
+                    None => lines.push((name, paper, BTreeMap::from([(ours.key.prompt, cell)]))),
+                }
             }
         }
     }
     if !lines.is_empty() {
-        writeln!(out, "\n| decode throughput | batch | prompt | context | ratio | the paper's, 8B |")?;
-        writeln!(out, "|---|---|---|---|---|---|\n{}", lines.trim_end())?;
+        let columns: String = prompts.iter().map(|prompt| format!(" {prompt} |")).collect();
+        writeln!(out, "\n| decode throughput, by prompt | batch | context |{columns} the paper's, 8B |")?;
+        writeln!(out, "|{}", "---|".repeat(prompts.len() + 4))?;
+    }
+    for (name, paper, cells) in lines {
+        let cell = |prompt: &u32| format!(" {} |", cells.get(prompt).map_or("–", String::as_str));
+        writeln!(out, "| {name} |{} {paper} |", prompts.iter().map(cell).collect::<String>())?;
     }
     let (minitron, zebra) = (of(comparison.minitron), comparison.zebras.first().map_or_else(Vec::new, |name| of(name)));
     if let (Some(minitron), Some(zebra)) = (minitron.first(), zebra.first()) {
         let times = minitron.cache_bytes_per_token as f64 / zebra.cache_bytes_per_token as f64;
-        let (a, b) = (&minitron.key.model, &zebra.key.model);
+        let (a, b) = (minitron.key.title(), zebra.key.title());
         writeln!(out, "\nCache of a token: {a} {times:.1} times {b}'s (the paper: 12, 8B)")?;
     }
     Ok(())

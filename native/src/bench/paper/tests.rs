@@ -115,13 +115,13 @@ fn the_table_has_every_row_and_the_papers_ratios() {
     let text = table::markdown(&rows.iter().collect::<Vec<_>>());
     for expected in [
         "q4, cache q8, 256 tokens generated, on a GPU (driver 1), commit abc\n",
-        "| 8b-8mla | 8.38 B | 48 | 1024 | read | 3000.0 | 500.0 | 2.00 | 3.00 | 2.0 | 1000 | 2.73% | 99 |",
+        "| zebra-8b-8mla | 8.38 B | 48 | 1024 | read | 3000.0 | 500.0 | 2.00 | 3.00 | 2.0 | 1000 | 2.73% | 99 |",
         "| llama-8b | 8.38 B | 48 | 32768 | read | does not fit: the model with its cache needs 207.00 GiB, there: 139.00 \
          GiB | – | 2.00 | – | 32.2 | 1000 | 2.73% | not known |",
-        "| 8b-8mla over mambainllama-8b-50 | 48 | 1024 | read | 3.00 | 2.6–3.8 up to",
-        "| 8b-8mla over llama-8b | 48 | 1024 | read | 5.00 | 3.9 at 16,384 |",
-        "| 8b-8mla over llama-8b | 48 | 32768 | read | llama-8b does not fit |",
-        "minitron-8b 12.5 times 8b-8mla's",
+        "| decode throughput, by prompt | batch | context | 1024 | 32768 | the paper's, 8B |\n|---|---|---|---|---|---|\n",
+        "| zebra-8b-8mla over mambainllama-8b-50 | 48 | read | 3.00 | – | 2.6–3.8 up to",
+        "| zebra-8b-8mla over llama-8b | 48 | read | 5.00 | llama-8b does not fit | 3.9 at 16,384 |\n",
+        "minitron-8b 12.5 times zebra-8b-8mla's",
         "- read: every sequence's prompt was really read",
     ] {
         assert!(text.contains(expected), "{expected}\nis not in\n{text}");
@@ -152,11 +152,11 @@ fn the_plot_has_a_line_a_model_and_marks_what_does_not_fit() {
     // Two plots of three lines: two models and the random one, which is dashed there and in the legend.
     assert_eq!((text.matches("<polyline").count(), text.matches("stroke-dasharray").count()), (6, 3));
     // What does not fit has a cache and no speed.
-    assert_eq!((text.matches("<circle").count(), text.matches(">×<").count()), (4 + 5, 1));
+    assert_eq!((text.matches("<circle").count(), text.matches(">×<title>").count()), (4 + 5, 1));
     assert!(text.contains("needs 207.00 GiB"), "{text}");
     // 3,000 of 4,000, at 1,024 where the axis begins.
     assert!(text.contains("points=\"80.0,125.0 "), "{text}");
-    let legend = ["8b-8mla</text>", "8b-8mla, random</text>", "llama-8b</text>"];
+    let legend = [">zebra-8b-8mla</text>", ">zebra-8b-8mla, random</text>", ">llama-8b</text>", ">× does not fit"];
     assert!(legend.iter().all(|name| text.contains(name)), "{text}");
     // Whatever is there, a plot comes of it.
     for rows in [vec![], vec![&rows[0]], vec![&rows[4]]] {
@@ -236,7 +236,7 @@ fn a_paper_is_measured_row_by_row_and_gone_on_with() {
     assert_eq!((refusal.need, refusal.have), (of(1000).gpu_bytes, Some((gib * f64::from(1 << 30)) as u64)));
 
     let table = fs::read_to_string(out.join("paper.md")).expect("a table");
-    assert!(table.contains("does not fit") && table.contains("| 8b-16mla |"), "{table}");
+    assert!(table.contains("does not fit") && table.contains("| zebra-8b-16mla |"), "{table}");
     assert!(fs::read_to_string(out.join("paper.svg")).expect("a plot").contains("8b-16mla"));
     let mut names: Vec<_> = fs::read_dir(&out).expect("the folder").map(|e| e.expect("an entry").file_name()).collect();
     names.sort();

@@ -80,7 +80,11 @@ pub fn engine(args: &ModelArgs, adapter: Option<&str>, slots: usize, terminal: &
 pub fn model(model: Option<&str>, adapter: Option<&str>, options: &LoadOptions, terminal: &Terminal) -> Result<Loaded> {
     // The files come first: a wrong path is told on a machine without a GPU, too.
     let files = files(model, terminal)?;
-    let gpu = gpu(adapter, terminal)?;
+    from(&*files, gpu(adapter, terminal)?, options, terminal)
+}
+
+/// Loads the model of these files onto a GPU.
+pub fn from(files: &dyn Files, gpu: Gpu, options: &LoadOptions, terminal: &Terminal) -> Result<Loaded> {
     let started = Instant::now();
     let bar = terminal.bytes(&format!("Loading {}", files.describe()));
     let mut progress = |progress| {
@@ -89,9 +93,9 @@ pub fn model(model: Option<&str>, adapter: Option<&str>, options: &LoadOptions, 
         }
     };
     let kept = pipelines::begin(&gpu);
-    let kernels = twins::choose(&gpu, &block_on(Checkpoint::open(&*files))?, options)?;
+    let kernels = twins::choose(&gpu, &block_on(Checkpoint::open(files))?, options)?;
     let options = LoadOptions { kernels, ..options.clone() };
-    let engine = block_on(Engine::load(&*files, gpu.clone(), &options, &mut progress))?;
+    let engine = block_on(Engine::load(files, gpu.clone(), &options, &mut progress))?;
     let seconds = started.elapsed().as_secs_f64();
     if let Some(kept) = kept {
         kept.update(&gpu);

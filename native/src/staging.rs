@@ -114,11 +114,13 @@ pub fn refuse_existing(target: &Path) -> Result<()> {
     }
 }
 
-fn check_interrupt() -> Result<()> {
+/// Whether somebody wants it to stop, once [`on_interrupt`] was called.
+pub fn check_interrupt() -> Result<()> {
     if INTERRUPTED.load(Ordering::SeqCst) { Err(Error::Aborted) } else { Ok(()) }
 }
 
-fn on_interrupt() {
+/// From now on Ctrl-C is something to be asked for.
+pub fn on_interrupt() {
     static INSTALLED: Once = Once::new();
     INSTALLED.call_once(|| {
         if let Err(e) = ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::SeqCst)) {

@@ -1,7 +1,8 @@
 //! `zebra bench`: prompt and decode speed, in the shape of `llama-bench`, with everything that is needed to measure it
-//! again; where the GPU's time goes; two such records side by side.
+//! again; where the GPU's time goes; two such records side by side; the paper's comparison.
 
 mod compare;
+mod paper;
 mod profile;
 mod report;
 
@@ -15,8 +16,9 @@ use zebra_runtime::model::{AdapterSpeed, Row, Step, Ticket, Token};
 
 use self::profile::{Adapter, Profile};
 use self::report::{Allocator, Report, Speed};
-use crate::args::BenchArgs;
+use crate::args::{BenchArgs, BenchCommand};
 use crate::load::{self, Loaded};
+use crate::staging::check_interrupt;
 use crate::terminal::Terminal;
 use crate::{output, twins};
 
@@ -30,6 +32,9 @@ const TIMED: usize = 9;
 const COMMIT: &str = env!("ZEBRA_COMMIT");
 
 pub fn run(args: &BenchArgs, adapter: Option<&str>) -> Result<()> {
+    if let Some(BenchCommand::Paper(args)) = &args.command {
+        return paper::run(args, adapter);
+    }
     let terminal = Terminal::new(args.json);
     if let Some(files) = &args.compare {
         return compare::run(files, &terminal);
@@ -150,10 +155,16 @@ impl Bench<'_> {
             last.logits = true;
             last.sample = true;
         }
+        self.read_rows(&rows)
+    }
+
+    /// Reads rows of prompts, as many in a step as it holds.
+    fn read_rows(&mut self, rows: &[Row]) -> Result<()> {
         let chunk = self.engine.model().plan().options.max_rows as usize;
         let model = self.engine.model_mut();
         let mut waiting: Option<Ticket> = None;
         for part in rows.chunks(chunk) {
+            check_interrupt()?;
             if let Some(ticket) = waiting.replace(model.submit(&Step { rows: part.to_vec() })?) {
                 block_on(model.wait(ticket))?;
             }
@@ -232,6 +243,7 @@ impl Bench<'_> {
         let mut under_way = VecDeque::new();
         let mut done = 0;
         while done < count {
+            check_interrupt()?;
             let step = self.decode_step(depth + done, batch, done == 0);
             let steps = if done == 0 { 1 } else { steps.min(count - done) };
             done += steps;

@@ -336,6 +336,17 @@ impl Engine {
         self.restore(into, &snapshot)
     }
 
+    /// Fills a slot to `depth` positions with the cached rows of a snapshot, over and over: a context of a length that nobody
+    /// waits for to be read, to measure decoding with. What the slot says then means nothing: only [`Engine::reset`] or
+    /// [`Engine::restore`] makes it one to answer from.
+    ///
+    /// # Errors
+    /// A depth over the context or under the snapshot's length; an empty snapshot.
+    pub fn fill(&mut self, slot: usize, snapshot: &Snapshot, depth: usize) -> Result<()> {
+        self.slots[slot] = Slot { lost: true, ..Slot::default() };
+        snapshot.repeat(&self.model, slot as u32, depth)
+    }
+
     /// Brings a slot as far into `prompt` as anything known reaches, short of its last token, whose logits are wanted.
     /// Returns how many tokens need not be read.
     fn rewind(&mut self, slot: usize, prompt: &[u32]) -> Result<usize> {

@@ -219,6 +219,27 @@ impl Snapshot {
         in_place.clone_from(&self.blocks);
         Ok(())
     }
+
+    /// Brings a slot to this state and goes on with its cached rows, over and over, to `depth` positions.
+    pub(super) fn repeat(&self, model: &Model, slot: u32, depth: usize) -> Result<()> {
+        let (len, context) = (self.history.tokens.len(), model.plan().options.context as usize);
+        if depth > context {
+            let advice = "load with a longer context".into();
+            return Err(Error::Context { need: depth, have: context, advice });
+        }
+        if len == 0 || len > depth {
+            return Err(Error::Snapshot(format!("of {len} tokens, which cannot fill {depth} positions")));
+        }
+        self.states.copy_to(model.gpu(), &state_ranges(model, slot))?;
+        for first in (0..depth).step_by(len) {
+            // The last copy lies over the end of the one before it.
+            let first = first.min(depth - len);
+            for block in &self.blocks {
+                block.rows.copy_to(model.gpu(), &row_ranges(model, slot, first + block.start, block.len))?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The recurrent states of a slot.

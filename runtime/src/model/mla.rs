@@ -8,7 +8,7 @@ use super::work::Room;
 use super::{PlanOptions, Tensors};
 use crate::config::MlaConfig;
 use crate::gpu::{Buffer, Dispatch, Limits};
-use crate::kernels::mla_attend::{MOST_LATENT, MlaAttend};
+use crate::kernels::mla_attend::{self, LATENT_MEMORY, MOST_LATENT, MlaAttend};
 use crate::kernels::mla_attend_coop::{self, StepRows};
 use crate::kernels::mla_combine::MlaCombine;
 use crate::kernels::mla_latent::{CacheFormat, CacheShape, MlaLatent};
@@ -52,7 +52,7 @@ impl Mla {
     /// `prefix` is `"model.layers.N.mla."`.
     pub fn new(config: &MlaConfig, prefix: &str, layer: usize, maker: &mut Maker<'_>) -> Result<Self> {
         let cache = cache_shape(config, maker.options);
-        check(prefix, layer, cache, maker)?;
+        check(prefix, layer, cache, config.heads, maker)?;
         let turns = maker.turns(&config.rope);
         let (hidden, tensors) = (maker.hidden, &mut *maker.tensors);
         let heads = MlaHeads {
@@ -227,7 +227,7 @@ impl Mixer for Mla {
 }
 
 /// What no kernel covers, or the adapter cannot bind, is refused before anything is made.
-fn check(prefix: &str, layer: usize, cache: CacheShape, maker: &Maker<'_>) -> Result<()> {
+fn check(prefix: &str, layer: usize, cache: CacheShape, heads: usize, maker: &Maker<'_>) -> Result<()> {
     if cache.latent > MOST_LATENT {
         return Err(Error::Tensor {
             name: format!("{prefix}kv_b_proj.weight"),
@@ -235,5 +235,14 @@ fn check(prefix: &str, layer: usize, cache: CacheShape, maker: &Maker<'_>) -> Re
             found: cache.latent.to_string(),
         });
     }
-    maker.check_rows(layer, 4 * cache.row_words() as u64)
+    if !mla_attend::fits(cache, heads, &maker.limits) {
+        return Err(Error::Limit {
+            what: format!("attention of layer {layer} over a latent of {}", cache.latent),
+            limit: "workgroup memory".into(),
+            need: LATENT_MEMORY.into(),
+            have: maker.limits.workgroup_memory.into(),
+            advice: "another adapter may have more".into(),
+        });
+    }
+    maker.check_rows(layer, 4 * cache.position_words() as u64)
 }

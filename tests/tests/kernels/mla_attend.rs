@@ -2,7 +2,7 @@
 
 use zebra_runtime::gpu::{Dispatch, Gpu, StepShape};
 use zebra_runtime::kernels::Target;
-use zebra_runtime::kernels::mla_attend::{MlaAttend, Spans};
+use zebra_runtime::kernels::mla_attend::{LATENT_MEMORY, MlaAttend, Spans};
 use zebra_runtime::kernels::mla_latent::{CacheFormat, CacheShape};
 use zebra_tests::compare::{Tolerance, UNTOUCHED, Worst, compare};
 use zebra_tests::harness::{Bench, POISON, StepBuilder, shape_of};
@@ -168,9 +168,9 @@ pub fn check(
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     // (latent, rope, heads): the tiny fixtures, the released models, and sizes that are no multiple of anything; the
-    // widest latent there may be.
+    // widest latent of a released model.
     let shapes =
-        [(16, 8, 4), (128, 32, 32), (128, 64, 24), (160, 64, 32), (10, 6, 3), (1, 2, 1), (290, 10, 9), (512, 64, 2)];
+        [(16, 8, 4), (128, 32, 32), (128, 64, 24), (160, 64, 32), (10, 6, 3), (1, 2, 1), (290, 10, 9), (816, 64, 2)];
     for (i, (latent, rope, heads)) in shapes.into_iter().enumerate() {
         for format in FORMATS {
             for j in 0..5 {
@@ -187,7 +187,8 @@ pub fn cases() -> Vec<Case> {
                     _ => (5, Spans::narrow(5)),
                 };
                 let scores = [2.0, 0.1, 20.0][(i + j) % 3];
-                let memory = [u32::MAX, 16384][(i + j) % 2];
+                let little = if latent > 512 { LATENT_MEMORY } else { 16384 };
+                let memory = [u32::MAX, little][(i + j) % 2];
                 let shape = CacheShape::mla(format, latent, rope, context);
                 cases.push(Case { shape, heads, spans, scores, memory });
             }

@@ -113,7 +113,8 @@ fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
 }
 
 /// (latent, rope): the tiny fixtures, the released models, sizes that fill no quad, one quad, more than 16 quads.
-pub const SHAPES: [(usize, usize); 7] = [(16, 8), (128, 32), (128, 64), (160, 64), (10, 6), (1, 2), (67, 10)];
+pub const SHAPES: [(usize, usize); 8] =
+    [(816, 64), (16, 8), (128, 32), (128, 64), (160, 64), (10, 6), (1, 2), (67, 10)];
 
 pub const FORMATS: [CacheFormat; 3] = [CacheFormat::F32, CacheFormat::F16, CacheFormat::Q8];
 

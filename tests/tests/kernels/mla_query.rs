@@ -29,12 +29,13 @@ const fn mla(heads: usize, kv_heads: usize, nope: usize, v: usize, latent: usize
     Mla { heads: MlaHeads { heads, kv_heads, nope, v }, latent, rope }
 }
 
-/// The tiny fixtures, the released 1B, 3B and 8B, and sizes that are no multiple of anything.
-pub const MIXERS: [Mla; 7] = [
+/// The tiny fixtures, the released 1B, 3B and 8B, a released X-EcoMLA, and sizes that are no multiple of anything.
+pub const MIXERS: [Mla; 8] = [
     mla(4, 2, 8, 16, 16, 8),
     mla(32, 8, 32, 64, 128, 32),
     mla(24, 8, 64, 128, 128, 64),
     mla(32, 8, 64, 128, 160, 64),
+    mla(2, 2, 64, 128, 816, 64),
     mla(3, 1, 5, 7, 10, 6),
     mla(1, 1, 1, 1, 1, 2),
     mla(9, 3, 33, 65, 290, 10),

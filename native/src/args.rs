@@ -592,6 +592,16 @@ pub enum Geometry {
     XEcoMla8B,
     #[value(name = "mambainllama-8b-50")]
     MambaInLlama8B,
+    #[value(name = "mambainllama-8b-mamba1-50")]
+    MambaInLlama8BMamba1,
+    #[value(name = "llamba-1b")]
+    Llamba1B,
+    #[value(name = "llamba-8b")]
+    Llamba8B,
+    #[value(name = "minitron-4b")]
+    Minitron4B,
+    #[value(name = "minitron-8b")]
+    Minitron8B,
 }
 
 /// Bytes of so many GiB.

@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn geometries_are_the_released_ones() {
-        use Family::{Llama, MambaInLlama, XEcoMla, ZebraLlama};
+        use Family::{Llama, Llamba, MambaInLlama, Minitron, XEcoMla, ZebraLlama};
         // Parameters, those of a head in AMD's files included, cached values per token, layers that cache, and tensors:
         // of Zebra and Llama as their tables give them, of the others by the formulas of docs/families.md.
         let expected = [
@@ -104,6 +104,11 @@ mod tests {
             ("x-ecomla-1b", XEcoMla, 1.2347 + 0.2627, 16 * 544, 16, 163),
             ("x-ecomla-8b", XEcoMla, 8.0376, 32 * 880, 32, 323),
             ("mambainllama-8b-50", MambaInLlama, 8.3014, 16 * 2048, 16, 355),
+            ("mambainllama-8b-mamba1-50", MambaInLlama, 8.3338, 16 * 2048, 16, 419),
+            ("llamba-1b", Llamba, 1.4052, 0, 0, 178),
+            ("llamba-8b", Llamba, 8.8412, 0, 0, 355),
+            ("minitron-4b", Minitron, 4.1905, 32 * 2048, 32, 324),
+            ("minitron-8b", Minitron, 8.2717, 32 * 2048, 32, 324),
         ];
         assert_eq!(Geometry::value_variants().len(), expected.len());
         for (preset, (name, family, billions, cached, caching, tensors)) in

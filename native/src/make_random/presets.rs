@@ -8,7 +8,7 @@ use zebra_runtime::config::{
     ModelConfig,
 };
 
-use super::tokenizer::{LLAMA_3, SMOLLM_2, Text};
+use super::tokenizer::{LLAMA_3, NEMOTRON, SMOLLM_2, Text};
 use crate::args::Geometry;
 
 /// What a folder is made from.
@@ -54,6 +54,11 @@ pub fn recipe(preset: Geometry) -> Recipe {
         // the 3B's training configuration and of Zebra's 8B; together about the parameters that the attention had.
         Geometry::XEcoMla8B => x_ecomla(&LLAMA_8B, &Ranks { q: 2048, kv: 816, qk_dim: 64 }),
         Geometry::MambaInLlama8B => mamba2_in_llama(&LLAMA_8B, &every_other(1, 32)),
+        Geometry::MambaInLlama8BMamba1 => mamba1_in_llama(&LLAMA_8B, &every_other(1, 32)),
+        Geometry::Llamba1B => llamba(&LLAMA_1B),
+        Geometry::Llamba8B => llamba(&LLAMA_8B),
+        Geometry::Minitron4B => minitron(&MINITRON_4B),
+        Geometry::Minitron8B => minitron(&MINITRON_8B),
     }
 }
 
@@ -113,6 +118,22 @@ const SMOLLM2_135M: Base = Base {
     factor: None,
     text: &SMOLLM_2,
 };
+
+/// Its own file has 4,096 positions; here are more, so that it can be measured beside the others.
+const MINITRON_8B: Base = Base {
+    hidden: 4096,
+    intermediate: 16_384,
+    heads: 48,
+    head_dim: 128,
+    layers: 32,
+    tied: false,
+    theta: 10_000.0,
+    factor: None,
+    text: &NEMOTRON,
+    ..LLAMA_1B
+};
+
+const MINITRON_4B: Base = Base { hidden: 3072, intermediate: 9216, heads: 24, ..MINITRON_8B };
 
 impl Base {
     /// `config.json`, as Meta writes it.
@@ -327,4 +348,57 @@ fn mamba2_in_llama(base: &Base, attn_layers: &[usize]) -> Recipe {
         configs: vec![(CONFIG_FILE, base.config()), (MAMBA_CONFIG_FILE, mamba)],
         shapes,
     }
+}
+
+/// The base's own attention in these layers, Mamba1 in the others.
+fn mamba1_in_llama(base: &Base, attn_layers: &[usize]) -> Recipe {
+    let mut recipe = mamba2_in_llama(base, attn_layers);
+    recipe.configs[1].1["ssm_cfg"] = json!({ "expand": 1 });
+    recipe.shapes.remove(0); // Mamba2's convolution
+    recipe
+}
+
+/// Discrete Mamba2 in every layer, of as many heads as the base has, and states of 64.
+fn llamba(base: &Base) -> Recipe {
+    let config = json!({
+        "model_type": "llamba",
+        "d_model": base.hidden,
+        "n_layer": base.layers,
+        "vocab_size": base.text.vocabulary,
+        "pad_vocab_size_multiple": 8,
+        "tie_embeddings": base.tied,
+        "lm_head_bias": false,
+        "norm_epsilon": 1e-5,
+        "resid_dropout": 0.0,
+        "bos_token_id": base.text.begin,
+        "eos_token_id": base.text.ends,
+        "mlp_cfg": { "act_fn": "silu", "bias": false, "intermediate_size": base.intermediate },
+        "ssm_cfg": {
+            "activation": "identity",
+            "bias": false,
+            "chunk_size": 128,
+            "d_state": 64,
+            "expand": 1,
+            "n_qk_heads": base.heads,
+            "n_v_heads": base.heads,
+        },
+    });
+    let shapes = if base.tied { vec![] } else { vec![base.head()] };
+    Recipe { family: Family::Llamba, text: base.text, configs: vec![(CONFIG_FILE, config)], shapes }
+}
+
+fn minitron(base: &Base) -> Recipe {
+    let mut config = base.config();
+    for (key, value) in [
+        ("architectures", json!(["NemotronForCausalLM"])),
+        ("model_type", json!("nemotron")),
+        ("hidden_act", json!("relu2")),
+        ("norm_eps", json!(1e-5)),
+        ("partial_rotary_factor", json!(0.5)),
+    ] {
+        config[key] = value;
+    }
+    let q_proj = vec![base.heads * base.head_dim, base.hidden];
+    let shapes = vec![base.head(), ("q_proj", q_proj)];
+    Recipe { family: Family::Minitron, text: base.text, configs: vec![(CONFIG_FILE, config)], shapes }
 }

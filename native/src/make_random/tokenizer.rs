@@ -50,6 +50,19 @@ pub const SMOLLM_2: Text = Text {
     sampling: None,
 };
 
+/// Of Minitron: base models, with no chat template.
+pub const NEMOTRON: Text = Text {
+    vocabulary: 256_000,
+    merges: 250_000,
+    specials: nemotron_specials,
+    first_special: 0,
+    begin: 2,
+    ends: &[3],
+    begins: true,
+    config: nemotron_config,
+    sampling: None,
+};
+
 impl Text {
     /// `generation_config.json`.
     pub fn generation_config(&self) -> Value {
@@ -88,6 +101,14 @@ fn smollm_2_config() -> Result<Value> {
         "model_max_length": 8192,
         "chat_template": TEMPLATE,
     }))
+}
+
+fn nemotron_config() -> Result<Value> {
+    Ok(json!({ "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>" }))
+}
+
+fn nemotron_specials() -> Vec<String> {
+    ["<unk>", "<pad>", "<s>", "</s>"].map(String::from).to_vec()
 }
 
 fn smollm_2_specials() -> Vec<String> {

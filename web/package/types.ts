@@ -100,7 +100,7 @@ export interface ModelInfo {
   readonly cache: CacheFormat;
   readonly context: number;
   readonly vocabSize: number;
-  readonly layers: readonly ("mla" | "mamba2")[];
+  readonly layers: readonly ("attention" | "mla" | "mamba1" | "mamba2" | "discrete_mamba2")[];
   /** Whether the checkpoint has a chat template. */
   readonly chat: boolean;
   readonly adapter: { readonly name: string; readonly driver: string; readonly software: boolean; readonly subgroups: boolean };

@@ -14,6 +14,15 @@ export interface ModelsActions {
   deleted(name: string): void;
 }
 
+/** Kinds of layers as people know them. */
+const KINDS = {
+  mla: "attention (MLA)",
+  attention: "attention",
+  mamba1: "Mamba",
+  mamba2: "Mamba2",
+  discrete_mamba2: "discrete Mamba2",
+} as const;
+
 export class ModelsDialog {
   readonly #dialog = byId("models", HTMLDialogElement);
   readonly #source = byId("model-source", HTMLInputElement);
@@ -100,11 +109,14 @@ export class ModelsDialog {
       return;
     }
     const { info } = current.model;
-    const mla = info.layers.filter((kind) => kind === "mla").length;
+    const kinds = (Object.keys(KINDS) as (keyof typeof KINDS)[])
+      .map((kind) => [KINDS[kind], info.layers.filter((layer) => layer === kind).length] as const)
+      .filter(([, count]) => count > 0)
+      .map(([name, count]) => `${count} ${name}`);
     const facts: [string, string][] = [
       ["Name", current.choice.label],
       ["Size", `${many(info.parameters)} parameters in ${info.format}`],
-      ["Layers", `${mla} attention (MLA), ${info.layers.length - mla} Mamba2`],
+      ["Layers", kinds.join(", ")],
       [
         "Context",
         `${info.context.toLocaleString("en")} tokens; each adds ${bytes(info.cacheBytesPerToken)} to the cache`,

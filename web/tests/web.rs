@@ -34,14 +34,14 @@ extern "C" {
     fn now() -> f64;
 }
 
-/// A tiny checkpoint and what PyTorch computes for it.
+/// A tiny checkpoint, with the configuration files that its family has beside `config.json`, and what PyTorch computes for it.
 macro_rules! tiny {
-    ($name:literal) => {{
+    ($name:literal $(, $config:literal)*) => {{
         let file = |name: &str, bytes: &'static [u8]| (name.to_owned(), bytes.into());
         let files = vec![
             file("config.json", include_bytes!(concat!("../../tests/fixtures/", $name, "/config.json"))),
-            file("hybrid_config.json", include_bytes!(concat!("../../tests/fixtures/", $name, "/hybrid_config.json"))),
             file("model.safetensors", include_bytes!(concat!("../../tests/fixtures/", $name, "/model.safetensors"))),
+            $(file($config, include_bytes!(concat!("../../tests/fixtures/", $name, "/", $config))),)*
         ];
         let expected = include_bytes!(concat!("../../tests/fixtures/", $name, "/expected.safetensors"));
         ($name, MemoryFiles::new($name, files), golden::read(expected))
@@ -56,11 +56,21 @@ async fn gpu(subgroups: bool) -> Gpu {
 #[wasm_bindgen_test]
 async fn tiny_checkpoints_equal_pytorch_in_a_browser() {
     use KernelChoice::{Auto, Plain};
-    let all = [tiny!("tiny-gqa"), tiny!("tiny-mha"), tiny!("tiny-lnorm")];
+    let all = [
+        tiny!("tiny-gqa", "hybrid_config.json"),
+        tiny!("tiny-mha", "hybrid_config.json"),
+        tiny!("tiny-lnorm", "hybrid_config.json"),
+        tiny!("tiny-xecomla-dynamic", "MLA_config.json", "mla_layer_config.json"),
+        tiny!("tiny-mambainllama", "mamba_config.json"),
+        tiny!("tiny-mambainllama-mamba1", "mamba_config.json"),
+        tiny!("tiny-llama"),
+        tiny!("tiny-llamba"),
+        tiny!("tiny-minitron"),
+    ];
     // (checkpoint, rows of a step, kernels, subgroups)
-    for (which, chunk, kernels, subgroups) in
-        [(0, 512, Auto, true), (0, 5, Auto, false), (1, 512, Plain, false), (2, 5, Auto, true)]
-    {
+    let runs = [(0, 512, Auto, true), (0, 5, Auto, false), (1, 512, Plain, false), (2, 5, Auto, true)];
+    let others = (3..all.len()).map(|which| (which, if which % 2 == 0 { 5 } else { 512 }, Auto, which % 3 > 0));
+    for (which, chunk, kernels, subgroups) in runs.into_iter().chain(others) {
         let (name, files, expected) = &all[which];
         let options = ProbeOptions { preset: Preset::F32, cache: CacheFormat::F32, decode: 8, chunk, kernels };
         let prompt = ids(&expected["input_ids"]);
@@ -68,7 +78,7 @@ async fn tiny_checkpoints_equal_pytorch_in_a_browser() {
         let what = format!("{name} in chunks of {chunk}, {kernels:?}, subgroups {subgroups}");
         console_log!("{}", compare(&what, &got, expected, 1e-4).expect("equal"));
         assert_eq!(got.len(), expected.len(), "{what}: every tensor of the fixture");
-        compare("control", &got, &all[(which + 1) % 3].2, 1e-4).expect_err("another model's tensors");
+        compare("control", &got, &all[(which + 1) % all.len()].2, 1e-4).expect_err("another model's tensors");
     }
 }
 

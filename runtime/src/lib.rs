@@ -6,11 +6,11 @@
 //! |---|---|
 //! | [`engine`] | sessions over slots: prompts, answers, sampling options, snapshots that bring a state back, a lost GPU too |
 //! | [`text`] | tokenizer, chat template, streamed text, stop strings |
-//! | [`model`] | the layers as flat lists of dispatches (`mla`, `mamba2`, `mlp`), the state they carry, steps of rows |
+//! | [`model`] | the layers as flat lists of dispatches, a file for each kind of mixer, the state they carry, steps of rows |
 //! | [`kernels`] | one typed binding for each shader of `shaders/` |
 //! | [`gpu`] | a device, buffers and dispatches as plain data, programs that run them |
 //! | [`weights`] | checkpoints: safetensors files by ranges, formats f32, f16, q8 and q4, quantized folders |
-//! | [`config`] | what a checkpoint says about its layers |
+//! | [`config`] | what a checkpoint says about its layers: a reader for each family, sizes of each kind of mixer |
 //! | [`files`] | where the files come from: a folder, memory, a browser's storage |
 //!
 //! A step is rows, not a token: a prompt's chunk, single rows of many slots, or both at once. Everything is planned when a

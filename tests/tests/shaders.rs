@@ -108,6 +108,7 @@ fn minitron(hidden: usize, mlp: usize, heads: usize) -> ModelConfig {
     ModelConfig {
         family: Family::Minitron,
         vocab_size: 256_000,
+        vocab_rows: 256_000,
         max_position_embeddings: 4096,
         head: Some("lm_head.weight".into()),
         layers: vec![layer],

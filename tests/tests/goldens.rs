@@ -34,14 +34,6 @@ fn f32_probe(
     block_on(probe(&**files, gpu, prompt, &options)).expect("the checkpoint runs")
 }
 
-/// Takes what PyTorch says of rows that are no token's from the logits.
-fn without_padding(expected: &mut BTreeMap<String, Values>, checkpoint: &Checkpoint<'_>) {
-    let (vocab, rows) = (checkpoint.config().vocab_size, checkpoint.config().vocab_rows);
-    for (_, values) in expected.iter_mut().filter(|(name, _)| name.ends_with("logits")) {
-        *values = Values::F32(f32s(values).chunks_exact(rows).flat_map(|row| row[..vocab].to_vec()).collect());
-    }
-}
-
 /// One or more of each family, see tests/golden/README.md.
 const TINY: [&str; 14] = [
     "tiny-gqa",
@@ -67,7 +59,7 @@ fn tiny_checkpoints_equal_pytorch_however_the_prompt_is_cut() {
         let mut expected = fixture(&folder.join("expected.safetensors"));
         let files = TestFolder::open(&folder);
         let prompt = ids(&expected["input_ids"]);
-        without_padding(&mut expected, &block_on(Checkpoint::open(&*files)).expect("it opens"));
+        golden::without_padding(&mut expected, block_on(Checkpoint::open(&*files)).expect("it opens").config());
         for (chunk, kernels) in [(512, Auto), (1, Auto), (5, Auto), (512, Plain), (9, Plain)] {
             let got = f32_probe(&files, &prompt, 8, chunk, kernels);
             let what = format!("{name} in chunks of {chunk}, {kernels:?}");

@@ -56,7 +56,7 @@ async fn gpu(subgroups: bool) -> Gpu {
 #[wasm_bindgen_test]
 async fn tiny_checkpoints_equal_pytorch_in_a_browser() {
     use KernelChoice::{Auto, Plain};
-    let all = [
+    let mut all = [
         tiny!("tiny-gqa", "hybrid_config.json"),
         tiny!("tiny-mha", "hybrid_config.json"),
         tiny!("tiny-lnorm", "hybrid_config.json"),
@@ -67,6 +67,9 @@ async fn tiny_checkpoints_equal_pytorch_in_a_browser() {
         tiny!("tiny-llamba"),
         tiny!("tiny-minitron"),
     ];
+    for (_, files, expected) in &mut all {
+        golden::without_padding(expected, Checkpoint::open(files).await.expect("it opens").config());
+    }
     // (checkpoint, rows of a step, kernels, subgroups)
     let runs = [(0, 512, Auto, true), (0, 5, Auto, false), (1, 512, Plain, false), (2, 5, Auto, true)];
     let others = (3..all.len()).map(|which| (which, if which % 2 == 0 { 5 } else { 512 }, Auto, which % 3 > 0));

@@ -25,8 +25,6 @@ struct Params {
 }
 
 @group(0) @binding(1) var<uniform> params: Params;
-@group(0) @binding(2) var<storage, read> sums: array<vec4<f32>>;        // [rows, heads, spans, QUADS]
-@group(0) @binding(3) var<storage, read> weights: array<vec2<f32>>;     // [rows, heads, spans] (maximum, sum)
 @group(0) @binding(4) var<storage, read_write> o: array<f32>;           // [rows, heads, v_dim], rows o_stride apart
 
 var<workgroup> latent: array<vec4<f32>, LATENT_QUADS_PADDED>;

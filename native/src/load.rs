@@ -93,9 +93,10 @@ pub fn from(files: &dyn Files, gpu: Gpu, options: &LoadOptions, terminal: &Termi
         }
     };
     let kept = pipelines::begin(&gpu);
-    let kernels = twins::choose(&gpu, &block_on(Checkpoint::open(files))?, options)?;
+    let checkpoint = block_on(Checkpoint::open(files))?;
+    let kernels = twins::choose(&gpu, &checkpoint, options)?;
     let options = LoadOptions { kernels, ..options.clone() };
-    let engine = block_on(Engine::load(files, gpu.clone(), &options, &mut progress))?;
+    let engine = block_on(Engine::from_checkpoint(&checkpoint, gpu.clone(), &options, &mut progress))?;
     let seconds = started.elapsed().as_secs_f64();
     if let Some(kept) = kept {
         kept.update(&gpu);

@@ -7,6 +7,9 @@ override SHARES: u32;                    // WG / QUADS, rounded down: lanes that
 
 const NONE: f32 = -1e30;                 // the maximum of no span
 
+@group(0) @binding(2) var<storage, read> sums: array<vec4<f32>>;        // [rows, heads, spans, QUADS]
+@group(0) @binding(3) var<storage, read> weights: array<vec2<f32>>;     // [rows, heads, spans] (maximum, sum)
+
 var<workgroup> folds: array<vec4<f32>, WG>;      // [SHARES, QUADS]
 var<workgroup> tops: array<vec2<f32>, SHARES>;   // (maximum, sum of weights by it)
 

@@ -83,7 +83,7 @@ impl Llama {
             vocab_rows: vocab_size,
             max_position_embeddings: base.size("max_position_embeddings", MAX_POSITIONS)?,
             embedding: "model.embed_tokens.weight".into(),
-            head: head(base, shapes, true)?,
+            head: head(base, TIE_KEY, shapes, true)?,
             layers: (0..self.layers).map(layer).collect::<Result<_>>()?,
             final_norm: NormConfig::rms("model.norm.weight", base.positive("rms_norm_eps")? as f32),
             base: BaseAttention { layers: self.layers, kv_heads, head_dim },
@@ -100,15 +100,20 @@ fn no_variant(file: &Object) -> Result<()> {
     file.expect_flag("mlp_bias", false)
 }
 
-/// The head's tensor: `lm_head.weight` when it is stored, whatever `tie_word_embeddings` says; AMD's and other tools store
-/// a head that differs and leave the key as it was. `tied` is what counts without the key.
-pub(super) fn head(base: &Object, shapes: Shapes<'_>, tied: bool) -> Result<Option<String>> {
+/// The key of Hugging Face's own configurations that ties the head to the embedding.
+pub(super) const TIE_KEY: &str = "tie_word_embeddings";
+
+/// The head's tensor: `lm_head.weight` when it is stored, whatever the key says that ties it to the embedding; AMD's and
+/// other tools store a head that differs and leave the key as it was. `tied` is what counts without the key.
+pub(super) fn head(base: &Object, key: &str, shapes: Shapes<'_>, tied: bool) -> Result<Option<String>> {
     const NAME: &str = "lm_head.weight";
     let stored = shapes(NAME).is_some();
-    if !stored && !base.flag("tie_word_embeddings")?.unwrap_or(tied) {
+    let told = base.flag(key)?;
+    if !stored && !told.unwrap_or(tied) {
+        let says = if told.is_some() { "is false" } else { "is not there" };
         return Err(Error::Tensor {
             name: NAME.into(),
-            expected: format!("to be stored ({CONFIG_FILE}: tie_word_embeddings is not true)"),
+            expected: format!("to be stored ({CONFIG_FILE}: {key} {says})"),
             found: "no such tensor".into(),
         });
     }

@@ -3,8 +3,9 @@
 use super::layers::{Layer, MixerConfig, MixerKind, MlpConfig, MlpKind, NormConfig};
 use super::{
     BaseAttention, CONFIG_FILE, ConfigFiles, DiscreteMamba2Config, Family, MAX_LAYERS, MAX_WIDTH, ModelConfig, Shapes,
+    llama,
 };
-use crate::{Error, Result};
+use crate::Result;
 
 /// Of the layers' norms: a constant in the authors' code. `norm_epsilon` is the final norm's.
 const LAYER_NORM_EPS: f32 = 1e-5;
@@ -28,15 +29,6 @@ pub(super) fn read(files: &ConfigFiles, shapes: Shapes<'_>) -> Result<ModelConfi
     let ssm = object("ssm_cfg", "an object with d_state, n_v_heads, n_qk_heads and expand")?;
     let mixer = DiscreteMamba2Config::parse(&ssm, hidden_size)?;
 
-    const HEAD: &str = "lm_head.weight";
-    let stored = shapes(HEAD).is_some();
-    if !stored && config.flag("tie_embeddings")? == Some(false) {
-        return Err(Error::Tensor {
-            name: HEAD.into(),
-            expected: format!("to be stored ({CONFIG_FILE}: tie_embeddings is false)"),
-            found: "no such tensor".into(),
-        });
-    }
     let layer = |n: usize| {
         let at = |part: &str| format!("backbone.layers.{n}.{part}");
         Layer {
@@ -54,7 +46,7 @@ pub(super) fn read(files: &ConfigFiles, shapes: Shapes<'_>) -> Result<ModelConfi
         vocab_rows: vocab_size.next_multiple_of(multiple),
         max_position_embeddings: POSITIONS,
         embedding: "backbone.embedding.weight".into(),
-        head: stored.then(|| HEAD.into()),
+        head: llama::head(&config, "tie_embeddings", shapes, true)?,
         layers: (0..layers).map(layer).collect(),
         final_norm: NormConfig::rms("backbone.final_layernorm.weight", eps),
         // Its files do not say what it was distilled from.

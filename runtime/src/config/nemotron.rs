@@ -45,7 +45,7 @@ pub(super) fn read(files: &ConfigFiles, shapes: Shapes<'_>) -> Result<ModelConfi
         vocab_rows: vocab_size,
         max_position_embeddings: config.size("max_position_embeddings", MAX_POSITIONS)?,
         embedding: "model.embed_tokens.weight".into(),
-        head: llama::head(&config, shapes, false)?,
+        head: llama::head(&config, llama::TIE_KEY, shapes, false)?,
         layers: (0..layers).map(layer).collect(),
         final_norm: norm("model.norm".into()),
         base: BaseAttention { layers, kv_heads, head_dim },

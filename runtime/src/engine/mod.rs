@@ -191,14 +191,24 @@ impl Engine {
         options: &LoadOptions,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Engine> {
-        let checkpoint = Checkpoint::open(files).await?;
+        Self::from_checkpoint(&Checkpoint::open(files).await?, gpu, options, progress).await
+    }
+
+    /// As [`Engine::load`], of a checkpoint that is open already.
+    pub async fn from_checkpoint(
+        checkpoint: &Checkpoint<'_>,
+        gpu: Gpu,
+        options: &LoadOptions,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Engine> {
+        let files = checkpoint.files();
         let (config, parameters) = (checkpoint.config().clone(), checkpoint.parameters());
         let tokenizer = Tokenizer::load(files).await?;
         let template = ChatTemplate::load(files).await?;
         let defaults = GenerationDefaults::load(files, &tokenizer).await?;
-        let plan = options.plan(&checkpoint, &gpu)?;
+        let plan = options.plan(checkpoint, &gpu)?;
         let pace = Pace::new(options.clock.clone(), plan.options.max_rows);
-        let model = load_model(&checkpoint, gpu, plan, progress).await?;
+        let model = load_model(checkpoint, gpu, plan, progress).await?;
         let slots = (0..options.slots).map(|_| Slot::default()).collect();
         Ok(Engine {
             model,

@@ -3,7 +3,7 @@
 use super::KernelChoice;
 use crate::files::Files;
 use crate::gpu::Gpu;
-use crate::model::{CacheFormat, Model, Plan, PlanOptions, Row, Step, Token};
+use crate::model::{CacheFormat, Kept, Model, Plan, PlanOptions, Row, Step, Token};
 use crate::weights::{Checkpoint, Preset};
 use crate::{Error, Result};
 
@@ -108,7 +108,7 @@ pub async fn probe(files: &dyn Files, gpu: Gpu, ids: &[u32], options: &ProbeOpti
         values: Values::I64(ids.iter().map(|&id| i64::from(id)).collect()),
     });
     out.push(NamedTensor { name: "greedy_ids".into(), shape: vec![greedy.len()], values: Values::I64(greedy) });
-    out.extend(caches(&model, length).await?);
+    out.extend(caches(&model, options.cache, length).await?);
     Ok(out)
 }
 
@@ -130,9 +130,12 @@ pub fn argmax(values: &[f32]) -> u32 {
 }
 
 /// The carried states of slot 0 in the shapes of the authors' caches. Rows are read only from an f32 cache.
-async fn caches(model: &Model, length: usize) -> Result<Vec<NamedTensor>> {
+async fn caches(model: &Model, format: CacheFormat, length: usize) -> Result<Vec<NamedTensor>> {
     let mut out = Vec::new();
     for (i, carried) in model.plan().state.layers.iter().enumerate() {
+        if matches!(carried.kept, Kept::Rows { .. }) && format != CacheFormat::F32 {
+            continue;
+        }
         let bytes = model.gpu().read(&carried.buffer, 0..carried.kept.slot_bytes()).await?;
         let words: Vec<f32> = bytemuck::pod_collect_to_vec(&bytes);
         for (name, shape, values) in model.plan().cache(i, &words, length) {

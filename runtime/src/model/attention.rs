@@ -12,7 +12,7 @@ use crate::kernels::gqa_append::GqaAppend;
 use crate::kernels::gqa_combine::GqaCombine;
 use crate::kernels::mla_attend::MlaAttend;
 use crate::kernels::mla_attend_coop::{self, StepRows};
-use crate::kernels::mla_latent::{CacheFormat, CacheShape};
+use crate::kernels::mla_latent::CacheShape;
 use crate::kernels::product::{Epilogue, Product};
 use crate::kernels::{Matrix, Target};
 
@@ -36,7 +36,7 @@ impl Attention {
     pub fn new(config: &AttentionConfig, prefix: &str, layer: usize, maker: &mut Maker<'_>) -> Result<Self> {
         let &AttentionConfig { heads, kv_heads, head_dim, rotary, .. } = config;
         let cache = CacheShape::gqa(maker.options.cache, kv_heads, head_dim, head_dim, maker.options.context as usize);
-        maker.check_rows(layer, 4 * cache.position_words() as u64)?;
+        maker.check_cache(layer, &format!("{prefix}v_proj.weight"), cache, heads)?;
         let turns = maker.turns(&config.rope);
         let (hidden, tensors) = (maker.hidden, &mut *maker.tensors);
         let name = |tail: &str| format!("{prefix}{tail}.weight");
@@ -116,12 +116,9 @@ impl Mixer for Attention {
         all
     }
 
-    /// Only of an f32 cache: `[kv_heads, length, head_dim]`, keys roped.
+    /// `[kv_heads, length, head_dim]`, keys roped.
     fn cache(&self, words: &[f32], length: usize) -> Vec<CacheTensor> {
         let s = self.cache;
-        if s.format != CacheFormat::F32 {
-            return Vec::new();
-        }
         let tensor = |name, first: usize| {
             let row = |head: usize, p: usize| &words[p * s.position_words() + head * s.row_words() + first..];
             let rows = (0..s.kv_heads).flat_map(|head| (0..length).map(move |p| (head, p)));

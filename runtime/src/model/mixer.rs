@@ -14,6 +14,8 @@ use super::work::{Room, Work};
 use super::{Pass, PlanOptions, Tensors};
 use crate::config::{MixerConfig, MixerKind, Rope};
 use crate::gpu::{Buffer, Dispatch, Limits, Purpose};
+use crate::kernels::mla_attend::{self, LATENT_MEMORY, MOST_LATENT};
+use crate::kernels::mla_latent::CacheShape;
 use crate::kernels::{Target, rope};
 use crate::{Error, Result};
 
@@ -34,8 +36,8 @@ pub trait Mixer: Debug {
     /// `x += mixer(norm(x))`, carrying the state on.
     fn dispatches(&self, at: &Place<'_>) -> Vec<Dispatch>;
 
-    /// What the f32 words of a slot's state are after so many tokens, in the shapes of the authors' caches. Quantized
-    /// caches are not told.
+    /// What the f32 words of a slot's state are after so many tokens, in the shapes of the authors' caches; of cached rows
+    /// where the format is f32.
     fn cache(&self, words: &[f32], length: usize) -> Vec<CacheTensor>;
 }
 
@@ -70,11 +72,28 @@ impl Maker<'_> {
         self.tables.shared(rope::turns(&rope.inv_freq, rope.attention_scale, self.options.context as usize))
     }
 
-    /// Whether the adapter can bind a cache of so many bytes a position.
+    /// Whether kernels cover a cache, which a tensor's shape decides, and the adapter can hold it.
     ///
     /// # Errors
-    /// [`Error::Limit`], with the context that fits.
-    pub fn check_rows(&self, layer: usize, bytes: u64) -> Result<()> {
+    /// [`Error::Tensor`] for values that are too wide, [`Error::Limit`], where it can with the context that fits.
+    pub fn check_cache(&self, layer: usize, tensor: &str, cache: CacheShape, heads: usize) -> Result<()> {
+        if cache.values > MOST_LATENT {
+            return Err(Error::Tensor {
+                name: tensor.into(),
+                expected: format!("a latent or a head's value of at most {MOST_LATENT} columns"),
+                found: cache.values.to_string(),
+            });
+        }
+        if !mla_attend::fits(cache, heads, &self.limits) {
+            return Err(Error::Limit {
+                what: format!("attention of layer {layer} over values of {} columns", cache.values),
+                limit: "workgroup memory".into(),
+                need: LATENT_MEMORY.into(),
+                have: self.limits.workgroup_memory.into(),
+                advice: "another adapter may have more".into(),
+            });
+        }
+        let bytes = 4 * cache.position_words() as u64;
         let PlanOptions { slots, context, .. } = *self.options;
         let rows = u64::from(slots) * bytes;
         let (need, have) = (rows * u64::from(context), self.limits.binding.min(self.limits.buffer));

@@ -6,18 +6,18 @@ use super::norm::Input;
 use super::state::Kept;
 use super::work::Room;
 use super::{PlanOptions, Tensors};
+use crate::Result;
 use crate::config::MlaConfig;
 use crate::gpu::{Buffer, Dispatch, Limits};
-use crate::kernels::mla_attend::{self, LATENT_MEMORY, MOST_LATENT, MlaAttend};
+use crate::kernels::mla_attend::MlaAttend;
 use crate::kernels::mla_attend_coop::{self, StepRows};
 use crate::kernels::mla_combine::MlaCombine;
-use crate::kernels::mla_latent::{CacheFormat, CacheShape, MlaLatent};
+use crate::kernels::mla_latent::{CacheShape, MlaLatent};
 use crate::kernels::mla_project::MlaProject;
 use crate::kernels::mla_query::{MlaHeads, MlaQuery};
 use crate::kernels::product::{Epilogue, Norm, Product};
 use crate::kernels::rmsnorm::{Columns, RmsNorm};
 use crate::kernels::{Matrix, Target};
-use crate::{Error, Result};
 
 /// Epsilon of the norms on q_a and the latent, where a checkpoint has them (DeepSeek's, not the model's own).
 const LORA_NORM_EPS: f32 = 1e-6;
@@ -52,7 +52,7 @@ impl Mla {
     /// `prefix` is `"model.layers.N.mla."`.
     pub fn new(config: &MlaConfig, prefix: &str, layer: usize, maker: &mut Maker<'_>) -> Result<Self> {
         let cache = cache_shape(config, maker.options);
-        check(prefix, layer, cache, config.heads, maker)?;
+        maker.check_cache(layer, &format!("{prefix}kv_b_proj.weight"), cache, config.heads)?;
         let turns = maker.turns(&config.rope);
         let (hidden, tensors) = (maker.hidden, &mut *maker.tensors);
         let heads = MlaHeads {
@@ -213,36 +213,11 @@ impl Mixer for Mla {
         all
     }
 
-    /// Only of an f32 cache.
     fn cache(&self, words: &[f32], length: usize) -> Vec<CacheTensor> {
         let s = self.cache;
-        if s.format != CacheFormat::F32 {
-            return Vec::new();
-        }
         let rope = 4 * s.latent_quads();
         let rows = words.chunks_exact(s.row_words()).take(length);
         let rows = rows.flat_map(|r| [&r[..s.latent], &r[rope..rope + s.rope]].concat()).collect();
         vec![("latent", vec![length, s.latent + s.rope], rows)]
     }
-}
-
-/// What no kernel covers, or the adapter cannot bind, is refused before anything is made.
-fn check(prefix: &str, layer: usize, cache: CacheShape, heads: usize, maker: &Maker<'_>) -> Result<()> {
-    if cache.latent > MOST_LATENT {
-        return Err(Error::Tensor {
-            name: format!("{prefix}kv_b_proj.weight"),
-            expected: format!("a latent of at most {MOST_LATENT} columns"),
-            found: cache.latent.to_string(),
-        });
-    }
-    if !mla_attend::fits(cache, heads, &maker.limits) {
-        return Err(Error::Limit {
-            what: format!("attention of layer {layer} over a latent of {}", cache.latent),
-            limit: "workgroup memory".into(),
-            need: LATENT_MEMORY.into(),
-            have: maker.limits.workgroup_memory.into(),
-            advice: "another adapter may have more".into(),
-        });
-    }
-    maker.check_rows(layer, 4 * cache.position_words() as u64)
 }

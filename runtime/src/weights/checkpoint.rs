@@ -98,6 +98,11 @@ impl<'a> Checkpoint<'a> {
         Ok(Checkpoint { files, file_names, tensors, config, specs, stored })
     }
 
+    /// Where it was opened.
+    pub fn files(&self) -> &'a dyn Files {
+        self.files
+    }
+
     /// The model's configuration.
     pub fn config(&self) -> &ModelConfig {
         &self.config

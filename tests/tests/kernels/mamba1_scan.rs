@@ -12,7 +12,7 @@ use zebra_tests::reference::product::decoded;
 use zebra_tests::reference::weight::{FORMATS, Weight};
 use zebra_tests::reference::{dot, mamba1_scan as twin};
 
-use super::ssm::Steps;
+use super::ssm::{States, Steps};
 use super::{Input, table, target};
 
 const MAX_ROWS: u32 = 160;
@@ -140,25 +140,16 @@ fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
         y_stride,
     };
     twin::mamba1_scan(&step, &m, &mut after, &mut expected);
-    let mut worst =
+    let worst =
         compare(&bench.read(&y), &expected, y_stride, tolerance(case.outliers)).map_err(|e| format!("y: {e}"))?;
-    let got = bench.read(&states);
-    for slot in 0..case.steps.slots() {
-        let at = |v: usize| slot * s.state() + v;
-        let of_slot = step.rows.iter().find(|r| r.slot == slot);
-        let (scanned, taps) = (at(0)..at(s.taps_offset()), at(s.taps_offset())..at(s.state()));
-        if of_slot.is_some_and(|r| r.live) {
-            let w = compare(&got[scanned.clone()], &after[scanned], STATES * s.d_inner, tolerance(case.outliers));
-            worst = worst.and(w.map_err(|e| format!("state of slot {slot}: {e}"))?);
-        } else if got[scanned.clone()] != state[scanned] {
-            return Err(format!("the state of slot {slot} changed, which is not live"));
-        }
-        // Inputs are moved, not computed.
-        if let Some(i) = taps.clone().find(|i| f64::from(got[*i]) != after[*i]) {
-            return Err(format!("slot {slot}: tap {} is {}, expected {}", i - taps.start, got[i], after[i]));
-        }
-    }
-    Ok(worst)
+    let slots = States {
+        before: &state,
+        after: &after,
+        size: s.state(),
+        taps_offset: s.taps_offset(),
+        row: STATES * s.d_inner,
+    };
+    Ok(worst.and(slots.compare(&bench.read(&states), &step, tolerance(case.outliers))?))
 }
 
 /// (d_inner, d_xb, dt_rank): the tiny fixture, one group, groups of no whole 32, x of each channel its own, repeats

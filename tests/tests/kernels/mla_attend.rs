@@ -164,6 +164,17 @@ pub fn check(
     Ok(worst.and(logs))
 }
 
+/// A context and its spans: a tile a span; one span of many tiles; two tiles a span; a tile too many for one; less than one.
+fn cut(j: usize) -> (usize, Spans) {
+    match j {
+        0 => (300, Spans::narrow(300)),
+        1 => (300, Spans::one()),
+        2 => (300, Spans::new(300, 5, u32::MAX)),
+        3 => (129, Spans::new(129, 4, 17)),
+        _ => (5, Spans::narrow(5)),
+    }
+}
+
 /// The table of both kernels.
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
@@ -178,14 +189,7 @@ pub fn cases() -> Vec<Case> {
                 if large && (i + j) % 3 > 1 {
                     continue;
                 }
-                let (context, spans) = match j {
-                    // A tile a span; one span of many tiles; two tiles a span; a tile too many for one; less than one.
-                    0 => (300, Spans::narrow(300)),
-                    1 => (300, Spans::one()),
-                    2 => (300, Spans::new(300, 5, u32::MAX)),
-                    3 => (129, Spans::new(129, 4, 17)),
-                    _ => (5, Spans::narrow(5)),
-                };
+                let (context, spans) = cut(j);
                 let scores = [2.0, 0.1, 20.0][(i + j) % 3];
                 let little = if latent > 512 { LATENT_MEMORY } else { 16384 };
                 let memory = [u32::MAX, little][(i + j) % 2];
@@ -232,13 +236,7 @@ pub fn gqa_cases() -> Vec<Case> {
                 if large && (i + j + f) % 4 > 1 {
                     continue;
                 }
-                let (context, spans) = match j {
-                    0 => (300, Spans::narrow(300)),
-                    1 => (300, Spans::one()),
-                    2 => (300, Spans::new(300, 5, u32::MAX)),
-                    3 => (129, Spans::new(129, 4, 17)),
-                    _ => (5, Spans::narrow(5)),
-                };
+                let (context, spans) = cut(j);
                 let scores = [2.0, 0.1, 20.0][(i + j) % 3];
                 let memory = [u32::MAX, 16384][(i + j + f) % 2];
                 let shape = CacheShape::gqa(format, kv_heads, head_dim, v, context);

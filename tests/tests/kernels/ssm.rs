@@ -44,6 +44,38 @@ pub enum Steps {
     Crowd,
 }
 
+/// What slots carry: `[slots]` of scanned values, then the convolution's taps.
+pub struct States<'a> {
+    pub before: &'a [f32],
+    pub after: &'a [f64],
+    /// Values of a slot, and those before its taps.
+    pub size: usize,
+    pub taps_offset: usize,
+    /// Scanned values that are compared as one row.
+    pub row: usize,
+}
+
+impl States<'_> {
+    /// Slots with live rows are as expected, the others as they were.
+    pub fn compare(&self, got: &[f32], step: &Step, tolerance: Tolerance) -> Result<Worst, String> {
+        let mut worst = Worst::default();
+        for (slot, at) in (0..self.before.len()).step_by(self.size).enumerate() {
+            let (scanned, taps) = (at..at + self.taps_offset, at + self.taps_offset..at + self.size);
+            if step.rows.iter().find(|r| r.slot == slot).is_some_and(|r| r.live) {
+                let w = compare(&got[scanned.clone()], &self.after[scanned], self.row, tolerance);
+                worst = worst.and(w.map_err(|e| format!("state of slot {slot}: {e}"))?);
+            } else if got[scanned.clone()] != self.before[scanned] {
+                return Err(format!("the state of slot {slot} changed, which is not live"));
+            }
+            // Inputs are moved, not computed.
+            if let Some(i) = taps.clone().find(|i| f64::from(got[*i]) != self.after[*i]) {
+                return Err(format!("slot {slot}: tap {} is {}, expected {}", i - taps.start, got[i], self.after[i]));
+            }
+        }
+        Ok(worst)
+    }
+}
+
 impl Steps {
     pub fn slots(self) -> usize {
         if matches!(self, Steps::Crowd) { 70 } else { 7 }
@@ -240,29 +272,20 @@ fn scan(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
         y_stride,
     };
     scan_twin::ssm_scan(&step, &m, &mut after, &mut expected);
-    let mut worst =
+    let worst =
         compare(&bench.read(&y), &expected, y_stride, scan_tolerance(case.outliers)).map_err(|e| format!("y: {e}"))?;
 
     // Of a head with an outlier the standard deviation is far below its largest values.
     let max_sd = STATE_TOLERANCE * if case.outliers { 10.0 } else { 1.0 };
     let state_tolerance = Tolerance { max_sd, ..Tolerance::sd(STATE_TOLERANCE) };
-    let got = bench.read(&states);
-    for slot in 0..case.steps.slots() {
-        let at = |v: usize| slot * s.state() + v;
-        let of_slot = step.rows.iter().find(|r| r.slot == slot);
-        let (scanned, taps) = (at(0)..at(s.taps_offset()), at(s.taps_offset())..at(s.state()));
-        if of_slot.is_some_and(|r| r.live) {
-            let w = compare(&got[scanned.clone()], &after[scanned], s.head_dim * s.d_state, state_tolerance);
-            worst = worst.and(w.map_err(|e| format!("state of slot {slot}: {e}"))?);
-        } else if got[scanned.clone()] != state[scanned] {
-            return Err(format!("the state of slot {slot} changed, which is not live"));
-        }
-        // Inputs are moved, not computed.
-        if let Some(i) = taps.clone().find(|i| f64::from(got[*i]) != after[*i]) {
-            return Err(format!("slot {slot}: tap {} is {}, expected {}", i - taps.start, got[i], after[i]));
-        }
-    }
-    Ok(worst)
+    let slots = States {
+        before: &state,
+        after: &after,
+        size: s.state(),
+        taps_offset: s.taps_offset(),
+        row: s.head_dim * s.d_state,
+    };
+    Ok(worst.and(slots.compare(&bench.read(&states), &step, state_tolerance)?))
 }
 
 /// (heads, head_dim, groups): the tiny fixtures, one head, sizes whose lanes or repeats are odd or whose lanes do not

@@ -7,32 +7,6 @@
 // f16 holds neither large nor tiny numbers: half_rows.wgsl has divided each row of x by a power of two, by which its
 // sums are multiplied at the end. Of each eight neighbours along k, x and W have the second and third exchanged, and the
 // sixth and seventh: so a q4 word comes apart into pairs.
-//
-// The epilogue is one of parts/epilogue.wgsl, or PARTS: where there are few tiles, SPLITS workgroups share one, each of
-// which walks a part of k and leaves its sums as they are for add_parts.wgsl: y is [SPLITS, rows in whole tiles,
-// y_stride].
-
-struct Params {
-    n: u32,            // outputs: rows of W, in SWIGLU half of them
-    groups: u32,       // of 32, in a row of W
-    x_octs: u32,       // of a row of x: whole blocks
-    y_stride: u32,
-    y_offset: u32,     // of this part of W, where an adapter's limits cut it
-    counter: u32,      // which of the step's counts is the number of rows: 0 rows, 2 logit rows
-    part_stride: u32,  // of y in PARTS
-}
-
-struct Oct {
-    low: vec4<f16>,
-    high: vec4<f16>,
-}
-
-@group(0) @binding(1) var<uniform> params: Params;
-@group(0) @binding(2) var<storage, read> x: array<Oct>;        // [MAX_ROWS] exponents, [rows, x_octs]
-@group(0) @binding(3) var<storage, read_write> y: array<f32>;  // [rows, y_stride]
-
-const PARTS: u32 = 4u; // an EPILOGUE
-override SPLITS: u32 = 1u; // parts of k
 
 override LANES: u32;       // of a subgroup: SIDE * SIDE / PER_LANE
 override SUBGROUPS_M: u32; // along the rows
@@ -41,11 +15,6 @@ override SUBGROUPS_N: u32; // along the outputs
 const TILES_M: u32 = 2u; // matrices of a subgroup along the rows
 const TILES_N: u32 = 4u; // and along the outputs
 const PER_LANE: u32 = 8u; // elements of a matrix
-
-const BLOCK: u32 = 64u;       // of k
-const BLOCK_GROUPS: u32 = 2u;
-const BLOCK_OCTS: u32 = 8u;
-const STRIDE: u32 = 18u;      // of a tile's row, in quads: 16 bytes over, so that rows lie in different banks
 
 override WG: u32 = SUBGROUPS_M * SUBGROUPS_N * LANES;
 override ROWS: u32 = SUBGROUPS_M * TILES_M * SIDE;
@@ -59,16 +28,6 @@ override ALL_SUMS: u32 = SUBGROUPS_M * SUBGROUPS_N * SIDE * SIDE;
 var<workgroup> tiles: array<vec4<f16>, TILE_QUADS>; // x's, then W's
 var<workgroup> sums: array<f32, ALL_SUMS>;          // a matrix for each subgroup
 var<workgroup> row_scales: array<f32, ROWS>;
-
-// Row of W in column c of tile `item`. A tile may hang over the end: it reads a row that exists and stores nothing.
-fn output_row(item: u32, c: u32) -> u32 {
-    if (EPILOGUE == SWIGLU) {
-        // Columns alternate by matrices: one of gate, then the one of up that belongs to it.
-        let n = item * (OUTPUTS / 2u) + c / (2u * SIDE) * SIDE + c % SIDE;
-        return min(n, params.n - 1u) + ((c / SIDE) & 1u) * params.n;
-    }
-    return min(item * OUTPUTS + c, params.n - 1u);
-}
 
 // Where a lane's part of the tile lies.
 struct Place {
@@ -101,15 +60,12 @@ struct Carried {
 
 fn ask_x(i: u32, block: u32, place: Place) -> Oct {
     let at = place.lid + i * WG;
-    let row = min(place.r0 + at / BLOCK_OCTS, place.rows - 1u);
-    return x[MAX_ROWS + row * params.x_octs + block * BLOCK_OCTS + at % BLOCK_OCTS];
+    return x_oct(place.r0 + at / BLOCK_OCTS, place.rows, block * BLOCK_OCTS + at % BLOCK_OCTS);
 }
 
-// A group past the row's end is read from its last: x is zero there.
 fn ask_w(i: u32, block: u32, place: Place) -> Group {
     let at = place.lid + i * WG;
-    let group = min(block * BLOCK_GROUPS + at % BLOCK_GROUPS, params.groups - 1u);
-    return group_at(output_row(place.item, at / BLOCK_GROUPS) * params.groups + group);
+    return w_group(output_row(place.item, at / BLOCK_GROUPS), block * BLOCK_GROUPS + at % BLOCK_GROUPS);
 }
 
 fn ask(block: u32, place: Place) -> Carried {
@@ -218,8 +174,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) grid: ve
 
     if (EPILOGUE != PARTS) {
         for (var i = lid; i < ROWS; i += WG) {
-            let exponent = i32(x[min(r0 + i, rows - 1u)].low.x);
-            row_scales[i] = bitcast<f32>(u32(exponent + 127) << 23u);
+            row_scales[i] = row_scale(r0 + i, rows);
         }
     }
 

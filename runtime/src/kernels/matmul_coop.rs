@@ -1,12 +1,12 @@
-//! `matmul_coop.wgsl`: products with a weight matrix for many rows, on cooperative matrices. The twin of
-//! `matmul.wgsl` for rows that [`super::half_rows`] has made.
+//! `matmul_coop.wgsl` and, for a batch, `matmul_coop_batch.wgsl`: products with a weight matrix for many rows, on cooperative
+//! matrices. The twins of `matmul.wgsl` for rows that [`super::half_rows`] has made.
 
 use super::add_parts::AddParts;
 use super::half_rows::{assert_fits, octs};
 use super::product::{EPILOGUE, Epilogue, Piece, pieces};
 use super::rmsnorm::Columns;
 use super::{Matrix, STEP, Target, assert_words, bindings, dispatch, shader};
-use crate::gpu::{Buffer, Cooperative, Cost, Dispatch, Extent, Grid};
+use crate::gpu::{Buffer, Cooperative, Cost, Dispatch, Extent, Grid, Limits};
 
 /// Matrices of a subgroup, along rows and outputs.
 const TILES: [u32; 2] = [2, 4];
@@ -24,6 +24,12 @@ const AT_ONCE: u32 = 132;
 /// Workgroups that keep those processors busy: so many, at most, share the small tiles of a product by parts of k.
 const SHARING: u32 = 3 * AT_ONCE;
 
+/// The same of `matmul_coop_batch.wgsl`, whose workgroups are twice as large: what does not run at once waits as long again.
+const BATCH_SHARING: u32 = 2 * AT_ONCE;
+
+/// Rows that it has at most, and outputs of a tile, in matrices.
+const BATCH_MATRICES: [u32; 2] = [4, 8];
+
 /// Blocks of k that a part has at least, and parts of a product at most: putting them together has a cost.
 const PART_BLOCKS: u32 = 8;
 const MOST_PARTS: u32 = 16;
@@ -31,9 +37,9 @@ const MOST_PARTS: u32 = 16;
 /// The epilogue of a part of k. The others are [`Epilogue`]'s.
 const PARTS: u8 = 4;
 
-/// Parts of k for so many small tiles.
-fn splits(tiles: u32, k: usize) -> u32 {
-    (SHARING / tiles).min(blocks(k) / PART_BLOCKS).clamp(1, MOST_PARTS)
+/// Parts of k for so many tiles, so that they are as many workgroups.
+fn splits(sharing: u32, tiles: u32, k: usize) -> u32 {
+    (sharing / tiles).min(blocks(k) / PART_BLOCKS).clamp(1, MOST_PARTS)
 }
 
 fn blocks(k: usize) -> u32 {
@@ -43,6 +49,68 @@ fn blocks(k: usize) -> u32 {
 /// Rows and outputs of a tile.
 fn tile(subgroups: [u32; 2], matrices: Cooperative) -> [u32; 2] {
     [0, 1].map(|i| subgroups[i] * TILES[i] * matrices.side)
+}
+
+/// Subgroups that share a block of k there: a lane then has one group of 32 of a block.
+fn batch_shares(matrices: Cooperative) -> u32 {
+    4 * matrices.side / matrices.lanes
+}
+
+/// Whether an adapter can have its workgroups: their lanes, rows of x and of W, and sums.
+fn batch_fits(matrices: Cooperative, limits: &Limits) -> bool {
+    let Cooperative { side, lanes } = matrices;
+    let [rows, outputs] = BATCH_MATRICES.map(|n| n * side);
+    let subgroups = 4 * batch_shares(matrices);
+    let bytes = 8 * 18 * (rows + outputs) + 4 * subgroups * side * side + 4 * rows;
+    subgroups * lanes <= limits.invocations && bytes <= limits.workgroup_memory
+}
+
+/// How a product is cut into workgroups.
+struct Tiling {
+    kernel: &'static str,
+    source: &'static str,
+    constants: Vec<(&'static str, f64)>,
+    rows: u32,
+    outputs: u32,
+    /// Parts of k.
+    splits: u32,
+}
+
+impl Tiling {
+    /// Of a product with rows of `n` outputs and `k` inputs. `quads`: whether its parts can be put together by quads.
+    fn new([rows, n, k]: [u32; 3], quads: bool, matrices: Cooperative, limits: &Limits) -> Self {
+        let Cooperative { side, lanes } = matrices;
+        let in_matrices = rows.div_ceil(side);
+        if in_matrices <= BATCH_MATRICES[0] && batch_fits(matrices, limits) {
+            let outputs = BATCH_MATRICES[1] * side;
+            let sharing = if quads { BATCH_SHARING } else { 1 };
+            return Self {
+                kernel: "matmul_coop_batch",
+                source: shader!("matmul_coop_batch.wgsl"),
+                constants: vec![
+                    ("LANES", f64::from(lanes)),
+                    ("SHARES", f64::from(batch_shares(matrices))),
+                    ("TILES_M", f64::from(in_matrices)),
+                ],
+                rows: in_matrices * side,
+                outputs,
+                splits: splits(sharing, n.div_ceil(outputs), k as usize),
+            };
+        }
+        let small = tile(SMALL, matrices);
+        let row_tiles = rows.div_ceil(small[0]);
+        let tiles = row_tiles * n.div_ceil(small[1]);
+        // A large one would have rows that never are.
+        let subgroups = if tiles <= AT_ONCE || row_tiles == 1 { SMALL } else { LARGE };
+        let [rows, outputs] = tile(subgroups, matrices);
+        let constants = vec![
+            ("LANES", f64::from(matrices.lanes)),
+            ("SUBGROUPS_M", f64::from(subgroups[0])),
+            ("SUBGROUPS_N", f64::from(subgroups[1])),
+        ];
+        let splits = if tiles > AT_ONCE || !quads { 1 } else { splits(SHARING, tiles, k as usize) };
+        Self { kernel: "matmul_coop", source: shader!("matmul_coop.wgsl"), constants, rows, outputs, splits }
+    }
 }
 
 /// Bytes of the buffer for the parts of any product of at most so many inputs.
@@ -81,15 +149,11 @@ impl MatMulCoop<'_> {
         assert_words(self.y.buffer, self.y.stride as u64, label);
         assert_fits(self.x, self.weight, target.max_rows, label);
 
-        let small = tile(SMALL, matrices);
-        let row_tiles = most_rows.div_ceil(small[0]);
-        let tiles = row_tiles * (self.weight.n() as u32).div_ceil(small[1]);
-        // A large one would have rows that never are.
-        let subgroups = if tiles <= AT_ONCE || row_tiles == 1 { SMALL } else { LARGE };
-        let [tile_rows, tile_outputs] = tile(subgroups, matrices);
         // add_parts.wgsl reads up by quads.
-        let whole = tiles > AT_ONCE || (gated && !outputs.is_multiple_of(4));
-        let splits = if whole { 1 } else { splits(tiles, self.weight.k()) };
+        let quads = !gated || outputs.is_multiple_of(4);
+        let sizes = [most_rows, self.weight.n() as u32, self.weight.k() as u32];
+        let Tiling { kernel, source, constants, rows: tile_rows, outputs: tile_outputs, splits } =
+            Tiling::new(sizes, quads, matrices, &target.limits);
         let in_parts = splits > 1;
 
         let mut all = Vec::new();
@@ -103,7 +167,7 @@ impl MatMulCoop<'_> {
                 x: self.x,
                 parts: self.parts,
                 splits,
-                rows: row_tiles * tile_rows,
+                rows: most_rows.next_multiple_of(tile_rows),
                 stride: items * tile_outputs,
                 n,
                 y,
@@ -124,25 +188,20 @@ impl MatMulCoop<'_> {
                 part_stride,
             ];
             let epilogue = if in_parts { PARTS } else { self.epilogue as u8 };
-            let mut constants = target.constants(vec![
-                ("EPILOGUE", f64::from(epilogue)),
-                ("SPLITS", f64::from(splits)),
-                ("LANES", f64::from(matrices.lanes)),
-                ("SUBGROUPS_M", f64::from(subgroups[0])),
-                ("SUBGROUPS_N", f64::from(subgroups[1])),
-            ]);
+            let mut constants = target.constants(constants.clone());
+            constants.extend([("EPILOGUE", f64::from(epilogue)), ("SPLITS", f64::from(splits))]);
             constants.extend(part.dot_constants());
             let size = if matrices.side == 16 { shader!("parts/coop_16.wgsl") } else { shader!("parts/coop_8.wgsl") };
-            let mut sources = vec![STEP, EPILOGUE, size];
+            let mut sources = vec![STEP, EPILOGUE, size, shader!("parts/coop_product.wgsl")];
             sources.extend(part.group_sources());
-            sources.push(shader!("matmul_coop.wgsl"));
+            sources.push(source);
             let written = if in_parts { self.parts } else { self.y.buffer };
             let mut all_bindings = bindings(self.step, &[self.x], &[written]);
             all_bindings.extend(part.bindings());
             let rows =
                 if self.logit_rows { Extent::LogitRows { per: tile_rows } } else { Extent::Rows { per: tile_rows } };
             let grid = Grid::new(Extent::Fixed(items * splits), rows);
-            let mut d = dispatch(label, "matmul_coop", sources, constants, &params, all_bindings, grid);
+            let mut d = dispatch(label, kernel, sources, constants, &params, all_bindings, grid);
             d.forced_by_limits = forced_by_limits;
             let moved = match self.epilogue {
                 _ if in_parts => splits as usize * columns,

@@ -132,3 +132,62 @@ impl State {
         self.layers.iter().map(Carried::position_bytes).sum()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Slots of each piece.
+    fn cut(kept: Kept, slots: u32, most: u64) -> Result<Vec<u32>> {
+        let carried = Carried::new(3, kept, slots, most)?;
+        let mut next = 0;
+        for piece in &carried.pieces {
+            assert_eq!(piece.first, next);
+            assert_eq!(piece.buffer.size(), u64::from(piece.count) * kept.slot_bytes());
+            assert!(piece.buffer.size() <= most);
+            for slot in piece.first..piece.first + piece.count {
+                let (buffer, offset) = carried.of_slot(slot);
+                assert!(buffer.same(&piece.buffer) && offset == u64::from(slot - piece.first) * kept.slot_bytes());
+            }
+            next += piece.count;
+        }
+        assert_eq!(next, slots);
+        Ok(carried.pieces.iter().map(|piece| piece.count).collect())
+    }
+
+    #[test]
+    fn rows_are_cut_by_slots() {
+        let rows = Kept::Rows { bytes: 64, context: 10 };
+        for (slots, most, pieces) in [
+            (1, 640, vec![1]),
+            (7, 7 * 640, vec![7]),
+            (7, 7 * 640 - 1, vec![4, 3]),
+            (7, 3 * 640, vec![3, 3, 1]),
+            (7, 640, vec![1; 7]),
+            (6, 4 * 640, vec![3, 3]),
+            (6, 1279, vec![1; 6]),
+            (5, u64::MAX, vec![5]),
+        ] {
+            assert_eq!(cut(rows, slots, most).expect("fits"), pieces, "{slots} slots, {most} bytes");
+        }
+        // Llama 8B, q8, 32,768 positions in 48 slots, where NVIDIA binds 2 GiB.
+        let llama = Kept::Rows { bytes: 8 * 17 * 16, context: 32_768 };
+        assert_eq!(cut(llama, 48, (2 << 30) - 1).expect("fits"), [24, 24]);
+        let error = cut(rows, 2, 639).expect_err("too small").to_string();
+        for part in ["cache of layer 3 for 10 positions of one slot", "640", "639", "a context of 9 fits"] {
+            assert!(error.contains(part), "{error}");
+        }
+    }
+
+    #[test]
+    fn states_are_not_cut() {
+        let state = Kept::Whole { bytes: 4096 };
+        assert_eq!(cut(state, 3, 3 * 4096).expect("fits"), [3]);
+        for (most, fit) in [(3 * 4096 - 1, 2), (4095, 0)] {
+            let error = cut(state, 3, most).expect_err("too small").to_string();
+            for part in ["states of layer 3 for 3 slots", "12288", &most.to_string(), &format!("{fit} slots fit")] {
+                assert!(error.contains(part), "{error}");
+            }
+        }
+    }
+}

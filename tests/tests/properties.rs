@@ -224,7 +224,8 @@ fn a_cache_cut_by_slots_is_the_same_cache() {
         let prompts: Vec<Vec<u32>> = (0..SLOTS).map(|i| ids(5 + 4 * i, i as u32)).collect();
         for together in [true, false] {
             let got = batch_logits(&mut cut, &prompts, together);
-            assert_eq!(got, batch_logits(&mut whole, &prompts, together), "{what}: {together}");
+            // Too many numbers to print.
+            assert!(got == batch_logits(&mut whole, &prompts, together), "{what}, together: {together}");
             assert!(differ(&got[0], &got[SLOTS - 1]) > 0.1, "the control: another slot's logits are not these");
         }
         for count in [1, 20] {
@@ -235,7 +236,8 @@ fn a_cache_cut_by_slots_is_the_same_cache() {
             mixed.truncate(64);
             let logits =
                 |engine: &mut Engine| block_on(engine.model_mut().logits(&Step { rows: mixed.clone() }, VOCAB));
-            assert_eq!(logits(&mut cut).expect("runs"), logits(&mut whole).expect("runs"), "{what}: {count} rows each");
+            let same = logits(&mut cut).expect("runs") == logits(&mut whole).expect("runs");
+            assert!(same, "{what}: {count} rows each");
         }
 
         // What a slot of one piece had read goes on in slots of the others, and in its own after another prompt.

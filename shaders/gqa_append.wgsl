@@ -3,7 +3,8 @@
 //   query[r, h] = scale * rope(q[h])      cache[slot, position, g] <- [v[g] | rope(k[g])]
 //
 // RoPE turns the first `rope` elements of a head, the rest passes. One workgroup owns a head of a row's queries, or
-// what one of its kv heads keeps; a lane takes every WG-th element.
+// what one of its kv heads keeps; a lane takes every WG-th element. Of a cache cut by slots the dispatches after the first
+// have no heads and only append.
 
 override WG: u32;
 override ROW_COLUMNS: u32; // of an unpacked cached row, whole quads
@@ -25,13 +26,15 @@ struct Params {
     k_offset: u32,
     v_offset: u32,
     scale: f32,          // of the softmax
+    first_slot: u32,     // see parts/slots.wgsl
+    slots: u32,
 }
 
 @group(0) @binding(1) var<uniform> params: Params;
 @group(0) @binding(2) var<storage, read> qkv: array<f32>;               // [rows, stride]
 @group(0) @binding(3) var<storage, read> turns: array<vec2<f32>>;       // see parts/rope.wgsl
 @group(0) @binding(4) var<storage, read_write> query: array<f32>;       // [rows, heads, query_columns]
-@group(0) @binding(5) var<storage, read_write> latents: array<u32>;     // [slots, context, kv_heads, row_words]
+@group(0) @binding(5) var<storage, read_write> latents: array<u32>;     // [slots here, context, kv_heads, row_words]
 
 var<workgroup> row_new: array<f32, ROW_COLUMNS>;
 
@@ -71,8 +74,8 @@ fn append(r: u32, g: u32, row: Row, lane: u32) {
         row_new[i] = column(r, g, i, row.position);
     }
     workgroupBarrier();
-    if (row.live && row.position < params.context) {
-        let place = (row.slot * params.context + row.position) * params.kv_heads + g;
+    if (row.live && is_here(row.slot) && row.position < params.context) {
+        let place = (first_position(row.slot) + row.position) * params.kv_heads + g;
         store_row(place * params.row_words, lane, WG);
     }
 }

@@ -47,11 +47,13 @@ struct Params {
     spans: u32,          // at most, of a row
     parts: u32,          // at most, spans of all rows of a step; of fewer rows than that
     group: u32,          // heads of a kv head
+    first_slot: u32,     // see parts/slots.wgsl
+    slots: u32,
 }
 
 @group(0) @binding(1) var<uniform> params: Params;
 @group(0) @binding(2) var<storage, read> query: array<vec4<f32>>;           // [rows, heads, QUERY_QUADS]
-@group(0) @binding(3) var<storage, read> latents: array<vec4<u32>>;         // [slots, context, KV_HEADS, ROW_VEC4]
+@group(0) @binding(3) var<storage, read> latents: array<vec4<u32>>;         // [slots here, context, KV_HEADS, ROW_VEC4]
 @group(0) @binding(4) var<storage, read_write> sums: array<vec4<f32>>;      // [rows, heads, spans, VALUE_QUADS]
 @group(0) @binding(5) var<storage, read_write> weights: array<vec2<f32>>;   // [rows, heads, spans] (maximum, sum)
 
@@ -124,11 +126,11 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) groups: 
     let spans = spans_of_step();
     let span = span_of(length, spans);
     let first = number * span;
-    if (first >= length) {
-        return; // the whole workgroup: the grid has as many spans as the longest row
+    if (first >= length || !is_here(row.slot)) {
+        return; // the whole workgroup: the grid has as many spans as the longest row, and all rows
     }
     let end = min(first + span, length);
-    let cached = row.slot * params.context;
+    let cached = first_position(row.slot);
 
     // The first tile: up to four loads a lane are under way at once, in the loop while the tile before is worked on.
     var base = (cached + first) * POSITION_VEC4 + kv_head * ROW_VEC4;

@@ -16,13 +16,15 @@ struct Params {
     k_offset: u32,
     row_words: u32,      // of a cached row
     context: u32,        // cached rows of a slot
+    first_slot: u32,     // see parts/slots.wgsl
+    slots: u32,
 }
 
 @group(0) @binding(1) var<uniform> params: Params;
 @group(0) @binding(2) var<storage, read> c: array<f32>;                 // [rows, c_stride]
 @group(0) @binding(3) var<storage, read> k_pe: array<f32>;              // [rows, k_stride]
 @group(0) @binding(4) var<storage, read> turns: array<vec2<f32>>;       // see parts/rope.wgsl
-@group(0) @binding(5) var<storage, read_write> latents: array<u32>;     // [slots, context, row_words]
+@group(0) @binding(5) var<storage, read_write> latents: array<u32>;     // [slots here, context, row_words]
 
 var<workgroup> row_new: array<vec4<f32>, ROW_QUADS>; // latent quads, then rope quads
 
@@ -57,7 +59,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         row_new[params.latent_quads + q] = v;
     }
     workgroupBarrier();
-    if (row.live && row.position < params.context) {
-        store_row((row.slot * params.context + row.position) * params.row_words, lid, WG);
+    if (row.live && is_here(row.slot) && row.position < params.context) {
+        store_row((first_position(row.slot) + row.position) * params.row_words, lid, WG);
     }
 }

@@ -37,13 +37,15 @@ struct Params {
     row_words: u32,      // of a cached row
     context: u32,        // cached rows of a slot
     scale: f32,          // of the softmax
+    first_slot: u32,     // see parts/slots.wgsl
+    slots: u32,
 }
 
 @group(0) @binding(1) var<uniform> params: Params;
 @group(0) @binding(2) var<storage, read> a: array<vec4<f32>>;            // [rows, a_stride]: q_a, latent, k_pe
 @group(0) @binding(3) var<storage, read> turns: array<vec2<f32>>;        // see parts/rope.wgsl
 @group(0) @binding(4) var<storage, read_write> query: array<f32>;        // [rows, heads, 4 * ROW_QUADS]
-@group(0) @binding(5) var<storage, read_write> latents: array<u32>;      // [slots, context, row_words]
+@group(0) @binding(5) var<storage, read_write> latents: array<u32>;      // [slots here, context, row_words]
 
 var<workgroup> q: array<f32, HEAD_ROWS>;
 var<workgroup> folds: array<vec4<f32>, WG>;          // [SHARES, LATENT_QUADS]
@@ -83,8 +85,9 @@ fn append(lane: u32, r: u32) {
         }
     }
     workgroupBarrier();
-    if (row.live && row.position < params.context) {
-        store_row((row.slot * params.context + row.position) * params.row_words, lane, WG);
+    // Of a cache cut by slots mla_latent.wgsl appends to the pieces after the first.
+    if (row.live && is_here(row.slot) && row.position < params.context) {
+        store_row((first_position(row.slot) + row.position) * params.row_words, lane, WG);
     }
 }
 

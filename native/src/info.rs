@@ -115,10 +115,11 @@ fn cache(config: &ModelConfig, plan: &Plan) -> Value {
     })
 }
 
-/// Positions of a slot that the adapter's largest binding can hold, at most the model's maximum.
+/// Positions of a slot that the adapter's largest binding can hold, which may have one slot alone; at most the model's
+/// maximum.
 fn context_that_fits(config: &ModelConfig, plan: &Plan, gpu: &Gpu) -> u64 {
     let limits = gpu.limits();
-    let room = limits.binding.min(limits.buffer) / u64::from(plan.options.slots);
+    let room = limits.binding.min(limits.buffer);
     let row = plan.state.layers.iter().map(Carried::position_bytes).max().unwrap_or(0);
     let most = config.max_position_embeddings as u64;
     room.checked_div(row).map_or(most, |fits| most.min(fits))

@@ -26,6 +26,7 @@ use zebra_runtime::kernels::mla_latent::CacheShape;
 use zebra_runtime::kernels::product::{Epilogue, Norm};
 use zebra_runtime::kernels::read_bandwidth::ReadBandwidth;
 use zebra_runtime::kernels::rmsnorm::Columns;
+use zebra_runtime::kernels::slots::Slots;
 use zebra_runtime::kernels::{Matrix, Target, Twins};
 use zebra_runtime::model::{Plan, PlanOptions};
 use zebra_runtime::weights::{Checkpoint, Preset, WeightFormat};
@@ -310,7 +311,7 @@ fn grouped() -> Vec<Shader> {
                 turns: &other,
                 scale: 1.0,
                 query: &other,
-                latents: &other,
+                latents: &Slots::all(&other, 1),
             };
             all.insert(Shader::of(&append.dispatch("test", TARGET)));
             let attend = MlaAttend {
@@ -319,7 +320,7 @@ fn grouped() -> Vec<Shader> {
                 heads,
                 spans,
                 query: &other,
-                latents: &other,
+                latents: &Slots::all(&other, 1),
                 sums: &other,
                 weights: &other,
             };
@@ -389,7 +390,7 @@ fn attention() -> Vec<Shader> {
                     heads: 32,
                     spans: Spans::narrow(256),
                     query: &other,
-                    latents: &other,
+                    latents: &Slots::all(&other, 1),
                     sums: &other,
                     weights: &other,
                 };
@@ -404,7 +405,7 @@ fn attention() -> Vec<Shader> {
                     heads: kv_heads * group,
                     spans: Spans::narrow(16),
                     query: &other,
-                    latents: &other,
+                    latents: &Slots::all(&other, 1),
                     sums: &other,
                     weights: &other,
                 };

@@ -136,7 +136,8 @@ async fn caches(model: &Model, format: CacheFormat, length: usize) -> Result<Vec
         if matches!(carried.kept, Kept::Rows { .. }) && format != CacheFormat::F32 {
             continue;
         }
-        let bytes = model.gpu().read(&carried.buffer, 0..carried.kept.slot_bytes()).await?;
+        let (buffer, offset) = carried.of_slot(0);
+        let bytes = model.gpu().read(buffer, offset..offset + carried.kept.slot_bytes()).await?;
         let words: Vec<f32> = bytemuck::pod_collect_to_vec(&bytes);
         for (name, shape, values) in model.plan().cache(i, &words, length) {
             let shape = [&[1], &shape[..]].concat();

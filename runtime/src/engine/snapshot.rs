@@ -245,7 +245,10 @@ impl Snapshot {
 /// The recurrent states of a slot.
 fn state_ranges(model: &Model, slot: u32) -> Vec<Range<'_>> {
     let ranges = model.plan().state.layers.iter().filter_map(|carried| match carried.kept {
-        Kept::Whole { bytes } => Some((&carried.buffer, carried.slot_offset(slot), bytes)),
+        Kept::Whole { bytes } => {
+            let (buffer, offset) = carried.of_slot(slot);
+            Some((buffer, offset, bytes))
+        }
         Kept::Rows { .. } => None,
     });
     ranges.collect()
@@ -255,7 +258,8 @@ fn state_ranges(model: &Model, slot: u32) -> Vec<Range<'_>> {
 fn row_ranges(model: &Model, slot: u32, start: usize, len: usize) -> Vec<Range<'_>> {
     let ranges = model.plan().state.layers.iter().filter_map(|carried| match carried.kept {
         Kept::Rows { bytes, .. } => {
-            Some((&carried.buffer, carried.slot_offset(slot) + start as u64 * bytes, len as u64 * bytes))
+            let (buffer, offset) = carried.of_slot(slot);
+            Some((buffer, offset + start as u64 * bytes, len as u64 * bytes))
         }
         Kept::Whole { .. } => None,
     });

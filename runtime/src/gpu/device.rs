@@ -162,6 +162,8 @@ struct Inner {
     description: AdapterDescription,
     features: wgpu::Features,
     subgroups: Cell<bool>,
+    /// See [`Gpu::bind_at_most`].
+    most_binding: Cell<u64>,
     cooperative: Option<Cooperative>,
     fault: Fault,
     allocated: RefCell<BTreeMap<Purpose, u64>>,
@@ -291,6 +293,7 @@ impl Gpu {
             queue,
             features,
             subgroups: Cell::new(features.contains(wgpu::Features::SUBGROUP)),
+            most_binding: Cell::new(u64::MAX),
             cooperative,
             fault,
             allocated: RefCell::default(),
@@ -307,7 +310,14 @@ impl Gpu {
 
     /// The limits of the device.
     pub fn limits(&self) -> Limits {
-        self.0.description.limits
+        let offered = self.0.description.limits;
+        Limits { binding: offered.binding.min(self.0.most_binding.get()), ..offered }
+    }
+
+    /// Says that a binding may cover at most so many bytes, whatever the adapter offers: to see on a large one what a
+    /// small one does.
+    pub fn bind_at_most(&self, bytes: u64) {
+        self.0.most_binding.set(bytes);
     }
 
     /// Whether shaders may use subgroup operations.

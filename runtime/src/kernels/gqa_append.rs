@@ -2,6 +2,7 @@
 
 use super::mla_latent::CacheShape;
 use super::rmsnorm::Columns;
+use super::slots::{SLOTS, Slots};
 use super::{STEP, Target, assert_words, bindings, dispatch, shader};
 use crate::gpu::{Buffer, Cost, Dispatch, Extent, Grid};
 
@@ -14,7 +15,7 @@ pub struct GqaAppend<'a> {
     pub step: &'a Buffer,
     /// As [`CacheShape::gqa`] makes it.
     pub shape: CacheShape,
-    /// Query heads.
+    /// Query heads; none where only keys and values are to be appended.
     pub heads: usize,
     /// Elements of a head that are turned, from the first on: even, all of them in most models.
     pub rope: usize,
@@ -29,8 +30,8 @@ pub struct GqaAppend<'a> {
     pub scale: f32,
     /// `[rows, heads, key_quads]` vec4.
     pub query: &'a Buffer,
-    /// `[slots, context, kv_heads, row_words]`.
-    pub latents: &'a Buffer,
+    /// `[context, kv_heads, row_words]` of each slot.
+    pub latents: &'a Slots,
 }
 
 impl GqaAppend<'_> {
@@ -45,9 +46,10 @@ impl GqaAppend<'_> {
         assert!(ends.iter().all(|end| *end <= self.q.stride), "{label}: heads end outside of their row");
         assert!(self.rope <= head_dim && self.rope.is_multiple_of(2), "{label}: {} of {head_dim} turned", self.rope);
         assert!(s.rope == 0, "{label}: a cache of latents");
-        assert_words(self.latents, (s.position_words() * s.context) as u64, "gqa_append.latents");
+        self.latents.assert_each(s.position_words() * s.context, "gqa_append.latents");
         assert_words(self.query, (4 * self.heads * s.key_quads()) as u64, "gqa_append.query");
         let columns = 4 * s.row_quads();
+        let [first_slot, slots] = self.latents.params();
         let params = [
             self.heads as u32,
             s.kv_heads as u32,
@@ -65,18 +67,20 @@ impl GqaAppend<'_> {
             self.k_offset as u32,
             self.v_offset as u32,
             self.scale.to_bits(),
+            first_slot,
+            slots,
         ];
         dispatch(
             label,
             "gqa_append",
-            vec![shader!("gqa_append.wgsl"), shader!("parts/rope.wgsl"), s.store_source(), STEP],
+            vec![shader!("gqa_append.wgsl"), shader!("parts/rope.wgsl"), s.store_source(), SLOTS, STEP],
             target.constants(vec![
                 ("WG", columns.next_multiple_of(32).min(MOST_LANES) as f64),
                 ("ROW_COLUMNS", columns as f64),
                 ("HALVES", 1.0),
             ]),
             &params,
-            bindings(self.step, &[self.q.buffer, self.turns], &[self.query, self.latents]),
+            bindings(self.step, &[self.q.buffer, self.turns], &[self.query, &self.latents.buffer]),
             Grid::new(Extent::Fixed((self.heads + s.kv_heads) as u32), Extent::Rows { per: 1 }),
         )
         .costs(Cost {

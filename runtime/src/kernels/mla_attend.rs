@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 
 use super::mla_latent::CacheShape;
+use super::slots::{SLOTS, Slots};
 use super::{STEP, Target, assert_words, bindings, dispatch, shader};
 use crate::gpu::{Buffer, Cost, Dispatch, Extent, Grid, Limits};
 
@@ -171,8 +172,8 @@ pub struct MlaAttend<'a> {
     pub spans: Spans,
     /// `[rows, heads, key_quads]` vec4.
     pub query: &'a Buffer,
-    /// `[slots, context, kv_heads, row_words]`.
-    pub latents: &'a Buffer,
+    /// `[context, kv_heads, row_words]` of each slot. Rows of others run nothing.
+    pub latents: &'a Slots,
     /// `[rows, heads, spans, value_quads]` vec4.
     pub sums: &'a Buffer,
     /// `[rows, heads, spans]` vec2.
@@ -190,15 +191,16 @@ impl MlaAttend<'_> {
         let s = self.shape;
         assert!(self.heads.is_multiple_of(s.kv_heads), "{label}: {} heads of {} kv heads", self.heads, s.kv_heads);
         assert_words(self.query, (self.heads * s.key_quads() * 4) as u64, "mla_attend.query");
-        assert_words(self.latents, (s.position_words() * s.context) as u64, "mla_attend.latents");
+        self.latents.assert_each(s.position_words() * s.context, "mla_attend.latents");
         assert_words(self.sums, (self.heads * s.value_quads() * 4) as u64, "mla_attend.sums");
         assert_words(self.weights, (self.heads * 2) as u64, "mla_attend.weights");
         self.heads / s.kv_heads
     }
 
-    pub(super) fn params(&self, blocks: u32, group: usize) -> [u32; 6] {
+    pub(super) fn params(&self, blocks: u32, group: usize) -> [u32; 8] {
         let [most, parts] = self.spans.params();
-        [self.heads as u32, self.shape.context as u32, blocks, most, parts, group as u32]
+        let [first_slot, slots] = self.latents.params();
+        [self.heads as u32, self.shape.context as u32, blocks, most, parts, group as u32, first_slot, slots]
     }
 
     /// # Panics
@@ -217,7 +219,7 @@ impl MlaAttend<'_> {
         dispatch(
             label,
             "mla_attend",
-            vec![shader!("mla_attend.wgsl"), shader!("parts/spans.wgsl"), s.source(), STEP],
+            vec![shader!("mla_attend.wgsl"), shader!("parts/spans.wgsl"), s.source(), SLOTS, STEP],
             target.constants(vec![
                 ("WG", t.lanes as f64),
                 ("HEADS", t.heads as f64),
@@ -235,7 +237,7 @@ impl MlaAttend<'_> {
                 Spans::constant(),
             ]),
             &self.params(blocks, group),
-            bindings(self.step, &[self.query, self.latents], &[self.sums, self.weights]),
+            bindings(self.step, &[self.query, &self.latents.buffer], &[self.sums, self.weights]),
             grid,
         )
         .costs(cost(s, self.heads))

@@ -1,7 +1,8 @@
 //! `mla_latent.wgsl`: appends a row's latent and roped k_pe to its slot's cache.
 
 use super::rmsnorm::Columns;
-use super::{STEP, Target, assert_words, bindings, dispatch, shader};
+use super::slots::{SLOTS, Slots};
+use super::{STEP, Target, bindings, dispatch, shader};
 use crate::gpu::{Buffer, Cost, Dispatch, Extent, Grid};
 
 const WG: u32 = 128;
@@ -135,8 +136,8 @@ pub struct MlaLatent<'a> {
     pub k_pe: Columns<'a>,
     /// See [`super::rope::turns`].
     pub turns: &'a Buffer,
-    /// `[slots, context, row_words]`.
-    pub latents: &'a Buffer,
+    /// `[context, row_words]` of each slot.
+    pub latents: &'a Slots,
 }
 
 impl MlaLatent<'_> {
@@ -144,7 +145,8 @@ impl MlaLatent<'_> {
         let s = self.shape;
         assert!(self.c.offset + s.latent <= self.c.stride, "{label}: the latent ends outside of its row");
         assert!(self.k_pe.offset + s.rope <= self.k_pe.stride, "{label}: k_pe ends outside of its row");
-        assert_words(self.latents, (s.row_words() * s.context) as u64, "mla_latent.latents");
+        self.latents.assert_each(s.row_words() * s.context, "mla_latent.latents");
+        let [first_slot, slots] = self.latents.params();
         let params = [
             s.latent as u32,
             s.rope as u32,
@@ -156,14 +158,16 @@ impl MlaLatent<'_> {
             self.k_pe.offset as u32,
             s.row_words() as u32,
             s.context as u32,
+            first_slot,
+            slots,
         ];
         dispatch(
             label,
             "mla_latent",
-            vec![shader!("mla_latent.wgsl"), shader!("parts/rope.wgsl"), s.store_source(), STEP],
+            vec![shader!("mla_latent.wgsl"), shader!("parts/rope.wgsl"), s.store_source(), SLOTS, STEP],
             target.constants(vec![("WG", f64::from(WG)), ("ROW_QUADS", s.row_quads() as f64)]),
             &params,
-            bindings(self.step, &[self.c.buffer, self.k_pe.buffer, self.turns], &[self.latents]),
+            bindings(self.step, &[self.c.buffer, self.k_pe.buffer, self.turns], &[&self.latents.buffer]),
             Grid::new(Extent::Fixed(1), Extent::Rows { per: 1 }),
         )
         .costs(Cost { row_bytes: 4 * (s.latent + s.rope + s.row_words()), ..Cost::default() })

@@ -4,6 +4,7 @@ use super::matrix::GROUP;
 use super::mla_latent::CacheShape;
 use super::mla_query::{MlaHeads, whole};
 use super::rmsnorm::Columns;
+use super::slots::{SLOTS, Slots};
 use super::{Matrix, STEP, Target, assert_words, bindings, coded, dispatch, read, shader};
 use crate::gpu::{Buffer, Cost, Dispatch, Extent, Grid};
 use crate::weights::WeightFormat;
@@ -89,8 +90,8 @@ pub struct MlaProject<'a> {
     pub scale: f32,
     /// `[rows, heads, row_quads]` vec4.
     pub query: &'a Buffer,
-    /// `[slots, context, row_words]`.
-    pub latents: &'a Buffer,
+    /// `[context, row_words]` of each slot.
+    pub latents: &'a Slots,
 }
 
 impl MlaProject<'_> {
@@ -119,7 +120,7 @@ impl MlaProject<'_> {
         assert!(self.q_b.k_padded() <= self.a.stride, "{label}: rows are shorter than q_a");
         assert!(self.c_offset + s.latent <= self.a.stride, "{label}: the latent ends outside of its row");
         assert!(self.k_offset + s.rope <= self.a.stride, "{label}: k_pe ends outside of its row");
-        assert_words(self.latents, (s.row_words() * s.context) as u64, "mla_project.latents");
+        self.latents.assert_each(s.row_words() * s.context, "mla_project.latents");
         assert_words(self.query, (4 * h.heads * s.row_quads()) as u64, "mla_project.query");
         if let Some(codes) = self.a_codes {
             assert!(self.a.stride.is_multiple_of(GROUP), "{label}: rows are no whole groups");
@@ -127,6 +128,7 @@ impl MlaProject<'_> {
         }
         let sharing = Sharing::new(self.q_b, h, s, coded, target);
         let shares = sharing.lanes() / s.latent_quads();
+        let [first_slot, slots] = self.latents.params();
         let params = [
             h.heads as u32,
             (h.heads / h.kv_heads) as u32,
@@ -144,6 +146,8 @@ impl MlaProject<'_> {
             s.row_words() as u32,
             s.context as u32,
             self.scale.to_bits(),
+            first_slot,
+            slots,
         ];
         let q_b = whole(self.q_b, label, target);
         let mut constants = target.constants(vec![
@@ -174,10 +178,10 @@ impl MlaProject<'_> {
             WeightFormat::Q8 | WeightFormat::Q4 => shader!("parts/kv_b_q8.wgsl"),
         };
         let mut sources = vec![shader!("mla_project.wgsl"), product, teams, kv_b];
-        sources.extend([shader!("parts/rope.wgsl"), s.store_source(), STEP]);
+        sources.extend([shader!("parts/rope.wgsl"), s.store_source(), SLOTS, STEP]);
         sources.extend(coded.then_some(shader!("parts/four.wgsl")));
         sources.extend(if coded { q_b.dot_sources() } else { q_b.sources() });
-        let mut all = bindings(self.step, &[self.a.buffer, self.turns], &[self.query, self.latents]);
+        let mut all = bindings(self.step, &[self.a.buffer, self.turns], &[self.query, &self.latents.buffer]);
         all.extend(q_b.bindings());
         all.extend(self.a_codes.map(|codes| read(14, codes)));
         let kv_b = self.kv_b.buffers();

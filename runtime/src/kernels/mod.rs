@@ -29,6 +29,7 @@ pub mod read_bandwidth;
 pub mod rmsnorm;
 pub mod rope;
 pub mod sample;
+pub mod slots;
 pub mod ssm_chunk;
 pub mod ssm_conv;
 pub mod ssm_scan;

@@ -79,18 +79,19 @@ impl Mixer for Attention {
 
     /// `x += o_proj(attention(n))`, n = norm(x), appending to the cache on the way.
     fn dispatches(&self, at: &Place<'_>) -> Vec<Dispatch> {
-        let Place { label, work, input, next, state: cached, options, pass } = *at;
+        let Place { label, work, input, next, state, options, pass } = *at;
         let (step, shape, heads, target) = (&work.step, self.cache, self.heads, pass.target);
         let product =
             |tail: &str, product: Product<'_>| product.dispatches(&format!("{label}.{tail}"), pass.width, target);
         let qkv = work.wide.strided(self.qkv_proj.n());
         let mut all = product("qkv_proj", work.product_of(input, &self.qkv_proj, qkv, Epilogue::Store));
         let query = &work.query;
-        all.push(
+        all.extend(state.dispatches(|slots| {
             GqaAppend {
                 step,
                 shape,
-                heads,
+                // The first turns all queries.
+                heads: if slots.first == 0 { heads } else { 0 },
                 rope: self.rotary,
                 q: qkv,
                 k_offset: heads * self.head_dim,
@@ -98,15 +99,17 @@ impl Mixer for Attention {
                 turns: &self.turns,
                 scale: self.scale,
                 query,
-                latents: cached,
+                latents: slots,
             }
-            .dispatch(label, target),
-        );
+            .dispatch(label, target)
+        }));
         let spans = options.spans(pass.is_wide());
         let (sums, weights) = (&work.sums, &work.weights);
-        let attend = MlaAttend { step, shape, heads, spans, query, latents: cached, sums, weights };
         let rows = if pass.is_chunked() { StepRows::Runs } else { StepRows::Apart };
-        all.push(mla_attend_coop::attend(&attend, label, rows, target));
+        all.extend(state.dispatches(|latents| {
+            let attend = MlaAttend { step, shape, heads, spans, query, latents, sums, weights };
+            mla_attend_coop::attend(&attend, label, rows, target)
+        }));
         let o = work.heads.strided(heads * self.head_dim);
         let codes = pass.codes(work, GqaCombine::can_code(shape)).map(|c| c.codes);
         let combine = GqaCombine { step, shape, heads, spans, sums, weights, o: o.buffer, o_stride: o.stride, codes };

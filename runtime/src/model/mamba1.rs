@@ -65,6 +65,7 @@ impl Mixer for Mamba1 {
     /// `x += out_proj(scan(conv(x), dt, B, C) * silu(z))`, n = norm(x).
     fn dispatches(&self, at: &Place<'_>) -> Vec<Dispatch> {
         let Place { label, work, input, next, state, pass, .. } = *at;
+        let state = state.whole();
         let (s, target) = (self.shape, pass.target);
         let product =
             |tail: &str, product: Product<'_>| product.dispatches(&format!("{label}.{tail}"), pass.width, target);

@@ -82,6 +82,7 @@ impl Mixer for Mamba2 {
     /// `x += out_proj(gated_norm(scan(conv(in_proj(n)))))`, n = norm(x).
     fn dispatches(&self, at: &Place<'_>) -> Vec<Dispatch> {
         let Place { label, work, input, next, state, pass, .. } = *at;
+        let state = state.whole();
         let s = self.shape;
         let zxbcdt = work.wide.strided(s.in_proj());
         let y = work.heads.strided(s.d_inner());

@@ -9,7 +9,7 @@ use super::mamba1::Mamba1;
 use super::mamba2::Mamba2;
 use super::mla::Mla;
 use super::norm::Input;
-use super::state::Kept;
+use super::state::{Carried, Kept};
 use super::work::{Room, Work};
 use super::{Pass, PlanOptions, Tensors};
 use crate::config::{MixerConfig, MixerKind, Rope};
@@ -52,7 +52,7 @@ pub struct Place<'a> {
     /// The gain of the norm that comes after it, if it has one (see [`super::norm::BlockNorm::gain`]).
     pub next: Option<&'a Buffer>,
     /// As [`Mixer::kept`] has it, for all slots.
-    pub state: &'a Buffer,
+    pub state: &'a Carried,
     pub options: &'a PlanOptions,
     pub pass: Pass,
 }
@@ -72,10 +72,10 @@ impl Maker<'_> {
         self.tables.shared(rope::turns(&rope.inv_freq, rope.attention_scale, self.options.context as usize))
     }
 
-    /// Whether kernels cover a cache, which a tensor's shape decides, and the adapter can hold it.
+    /// Whether kernels cover a cache, which a tensor's shape decides, on this adapter.
     ///
     /// # Errors
-    /// [`Error::Tensor`] for values that are too wide, [`Error::Limit`], where it can with the context that fits.
+    /// [`Error::Tensor`] for values that are too wide, [`Error::Limit`] for an adapter of too little workgroup memory.
     pub fn check_cache(&self, layer: usize, tensor: &str, cache: CacheShape, heads: usize) -> Result<()> {
         if cache.values > MOST_LATENT {
             return Err(Error::Tensor {
@@ -93,20 +93,7 @@ impl Maker<'_> {
                 advice: "another adapter may have more".into(),
             });
         }
-        let bytes = 4 * cache.position_words() as u64;
-        let PlanOptions { slots, context, .. } = *self.options;
-        let rows = u64::from(slots) * bytes;
-        let (need, have) = (rows * u64::from(context), self.limits.binding.min(self.limits.buffer));
-        if need <= have {
-            return Ok(());
-        }
-        Err(Error::Limit {
-            what: format!("cache of layer {layer} for {context} positions in {slots} slots"),
-            limit: "largest binding".into(),
-            need,
-            have,
-            advice: format!("a context of {} fits", have / rows),
-        })
+        Ok(())
     }
 }
 
@@ -128,7 +115,7 @@ impl Tables {
 /// The mixer of a layer.
 ///
 /// # Errors
-/// [`Error::Tensor`] for sizes that the kernels do not cover, [`Error::Limit`] for a cache that the adapter cannot bind.
+/// [`Error::Tensor`] for sizes that the kernels do not cover, [`Error::Limit`] for ones that the adapter does not.
 pub fn mixer(layer: usize, config: &MixerConfig, maker: &mut Maker<'_>) -> Result<Box<dyn Mixer>> {
     let prefix = &config.prefix;
     Ok(match &config.kind {

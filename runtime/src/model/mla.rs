@@ -17,6 +17,7 @@ use crate::kernels::mla_project::MlaProject;
 use crate::kernels::mla_query::{MlaHeads, MlaQuery};
 use crate::kernels::product::{Epilogue, Norm, Product};
 use crate::kernels::rmsnorm::{Columns, RmsNorm};
+use crate::kernels::slots::Slots;
 use crate::kernels::{Matrix, Target};
 
 /// Epsilon of the norms on q_a and the latent, where a checkpoint has them (DeepSeek's, not the model's own).
@@ -129,7 +130,7 @@ impl Mixer for Mla {
 
     /// `x += out_proj(attention(n))`, n = norm(x), appending to the cache on the way.
     fn dispatches(&self, at: &Place<'_>) -> Vec<Dispatch> {
-        let Place { label, work, input, next, state: latents, options, pass } = *at;
+        let Place { label, work, input, next, state, options, pass } = *at;
         let turns = &self.turns;
         let step = &work.step;
         let (s, h, target) = (self.cache, self.heads, pass.target);
@@ -148,22 +149,29 @@ impl Mixer for Mla {
         let (query, scale) = (&work.query, self.scale);
         let (q_b, kv_b) = (&self.q_proj, &self.kv_b_proj);
         if a_codes.is_some() || fits(false) {
-            let project = MlaProject {
-                step,
-                shape: s,
-                heads: h,
-                a,
-                a_codes,
-                c_offset,
-                k_offset,
-                turns,
-                q_b,
-                kv_b,
-                scale,
-                query,
-                latents,
-            };
-            all.push(project.dispatch(label, target));
+            let (c, k_pe) = (Columns { offset: c_offset, ..a }, Columns { offset: k_offset, ..a });
+            all.extend(state.dispatches(|latents| {
+                // The first makes all queries.
+                if latents.first > 0 {
+                    return MlaLatent { step, shape: s, c, k_pe, turns, latents }.dispatch(label, target);
+                }
+                MlaProject {
+                    step,
+                    shape: s,
+                    heads: h,
+                    a,
+                    a_codes,
+                    c_offset,
+                    k_offset,
+                    turns,
+                    q_b,
+                    kv_b,
+                    scale,
+                    query,
+                    latents,
+                }
+                .dispatch(label, target)
+            }));
         } else {
             let mut c = Columns { offset: c_offset, ..a };
             let k_pe = Columns { offset: k_offset, ..a };
@@ -181,7 +189,9 @@ impl Mixer for Mla {
             };
             let q = work.q.strided(q_b.n());
             all.extend(product("q_proj", work.product_of(input, q_b, q, Epilogue::Store)));
-            all.push(MlaLatent { step, shape: s, c, k_pe, turns, latents }.dispatch(label, target));
+            let append =
+                |latents: &Slots| MlaLatent { step, shape: s, c, k_pe, turns, latents }.dispatch(label, target);
+            all.extend(state.dispatches(append));
             let (q, q_stride) = (q.buffer, q.stride);
             all.push(
                 MlaQuery { step, shape: s, heads: h, q, q_stride, turns, kv_b, scale, query }.dispatch(label, target),
@@ -189,8 +199,10 @@ impl Mixer for Mla {
         }
         let spans = options.spans(pass.is_wide());
         let (sums, weights) = (&work.sums, &work.weights);
-        let attend = MlaAttend { step, shape: s, heads: h.heads, spans, query, latents, sums, weights };
-        all.push(mla_attend_coop::attend(&attend, label, StepRows::Apart, target));
+        all.extend(state.dispatches(|latents| {
+            let attend = MlaAttend { step, shape: s, heads: h.heads, spans, query, latents, sums, weights };
+            mla_attend_coop::attend(&attend, label, StepRows::Apart, target)
+        }));
         let o = work.heads.strided(h.heads * h.v);
         let codes = pass.codes(work, MlaCombine::can_code(h)).map(|c| c.codes);
         all.push(

@@ -119,7 +119,7 @@ impl Plan {
 
         let room = layers.iter().map(|layer| layer.mixer.room(&options, &limits)).fold(Room::default(), Room::max);
         let work = Work::new(config, &options, &room);
-        let state = State::new(layers.iter().map(|layer| &*layer.mixer), options.slots);
+        let state = State::new(layers.iter().map(|layer| &*layer.mixer), options.slots, &limits)?;
         let request = Buffer::new("request", work.step.size(), Purpose::Control);
         let sample = SampleBuffers::new(options.slots as usize, options.logit_rows as usize);
         let can_code = layers.iter().all(|layer| layer.mlp.can_code(target) && layer.mixer.can_code(target));
@@ -142,7 +142,7 @@ impl Plan {
                     work: &work,
                     input,
                     next: layer.post_norm.gain(),
-                    state: &carried.buffer,
+                    state: carried,
                     options: &options,
                     pass,
                 }));

@@ -260,7 +260,8 @@ impl Model {
     pub fn clear(&mut self, slot: u32) {
         for carried in &self.plan.state.layers {
             if let Kept::Whole { bytes } = carried.kept {
-                self.gpu.clear(&carried.buffer, carried.slot_offset(slot), bytes);
+                let (buffer, offset) = carried.of_slot(slot);
+                self.gpu.clear(buffer, offset, bytes);
             }
         }
     }

@@ -5,6 +5,7 @@ use zebra_runtime::kernels::gqa_append::GqaAppend;
 use zebra_runtime::kernels::mla_latent::{CacheFormat, CacheShape};
 use zebra_runtime::kernels::rmsnorm::Columns;
 use zebra_runtime::kernels::rope::turns;
+use zebra_runtime::kernels::slots::Slots;
 use zebra_tests::compare::{Worst, compare_each};
 use zebra_tests::harness::{Bench, POISON, StepBuilder, shape_of};
 use zebra_tests::random::Random;
@@ -105,7 +106,7 @@ fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
         turns: &bench.floats("turns", bytemuck::cast_slice(&tables)),
         scale,
         query: &query,
-        latents: &latents,
+        latents: &Slots::all(&latents, SLOTS as u32),
     }
     .dispatch("test", target(gpu, false, MAX_ROWS));
     bench.run(&[dispatch], shape_of(&step))?;

@@ -1,7 +1,7 @@
 //! The three kernels of grouped queries one after another against attention as Llama has it: a prompt, then single rows
 //! of another slot. It shows that they agree with each other, where their tables show each by itself.
 
-use zebra_runtime::gpu::Gpu;
+use zebra_runtime::gpu::{Dispatch, Gpu};
 use zebra_runtime::kernels::gqa_append::GqaAppend;
 use zebra_runtime::kernels::gqa_combine::GqaCombine;
 use zebra_runtime::kernels::mla_attend::{MlaAttend, Spans};
@@ -9,6 +9,7 @@ use zebra_runtime::kernels::mla_attend_coop::{StepRows, attend};
 use zebra_runtime::kernels::mla_latent::{CacheFormat, CacheShape};
 use zebra_runtime::kernels::rmsnorm::Columns;
 use zebra_runtime::kernels::rope::turns;
+use zebra_runtime::kernels::slots::Slots;
 use zebra_runtime::kernels::{Target, Twins};
 use zebra_tests::compare::{Tolerance, UNTOUCHED, Worst, compare};
 use zebra_tests::harness::{Bench, StepBuilder, shape_of};
@@ -28,6 +29,18 @@ struct Case {
     cache: CacheFormat,
     spans: Spans,
     rows: StepRows,
+    /// The two slots' rows lie in buffers of their own.
+    cut: bool,
+}
+
+/// The buffers of two slots' rows: one for both, or one for each.
+pub fn pieces(bench: &Bench<'_>, cut: bool, shape: CacheShape) -> Vec<Slots> {
+    let words = shape.context * shape.position_words();
+    if !cut {
+        return vec![Slots::all(&bench.output("latents", 2 * words), 2)];
+    }
+    let piece = |first| Slots { buffer: bench.output("latents", words), first, count: 1 };
+    (0..2).map(piece).collect()
 }
 
 fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
@@ -51,34 +64,45 @@ fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
     let mut tables = turns(&rope.inv_freq, rope.scale, s.context);
     tables.push([0.0; 2]);
     let turns = bench.floats("turns", bytemuck::cast_slice(&tables));
-    let latents = bench.output("latents", 2 * s.context * s.position_words());
+    let pieces = pieces(&bench, case.cut, s);
     let query = bench.output("query", rows * heads * 4 * s.key_quads());
     let sums = bench.output("sums", rows * heads * spans * 4 * s.value_quads());
     let weights = bench.output("weights", rows * heads * spans * 2);
     let o_stride = heads * v;
     let o = bench.output("o", rows * o_stride);
-    let append = GqaAppend {
-        step: &step_buffer,
-        shape: s,
-        heads,
-        rope: rope_dim,
-        q: Columns { buffer: &bench.floats("x", &x), stride, offset: 0 },
-        k_offset,
-        v_offset,
-        turns: &turns,
-        scale,
-        query: &query,
-        latents: &latents,
+    let x_buffer = bench.floats("x", &x);
+    let append = |latents: &Slots| {
+        GqaAppend {
+            step: &step_buffer,
+            shape: s,
+            heads: if latents.first == 0 { heads } else { 0 },
+            rope: rope_dim,
+            q: Columns { buffer: &x_buffer, stride, offset: 0 },
+            k_offset,
+            v_offset,
+            turns: &turns,
+            scale,
+            query: &query,
+            latents,
+        }
+        .dispatch("test", target)
     };
-    let attention = MlaAttend {
-        step: &step_buffer,
-        shape: s,
-        heads,
-        spans: case.spans,
-        query: &query,
-        latents: &latents,
-        sums: &sums,
-        weights: &weights,
+    let attention = |latents: &Slots| {
+        attend(
+            &MlaAttend {
+                step: &step_buffer,
+                shape: s,
+                heads,
+                spans: case.spans,
+                query: &query,
+                latents,
+                sums: &sums,
+                weights: &weights,
+            },
+            "test",
+            case.rows,
+            target,
+        )
     };
     let combine = GqaCombine {
         step: &step_buffer,
@@ -91,11 +115,8 @@ fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
         o_stride,
         codes: None,
     };
-    let dispatches = [
-        append.dispatch("test", target),
-        attend(&attention, "test", case.rows, target),
-        combine.dispatch("test", target),
-    ];
+    let mut dispatches: Vec<Dispatch> = pieces.iter().map(append).chain(pieces.iter().map(attention)).collect();
+    dispatches.push(combine.dispatch("test", target));
     bench.run(&dispatches, shape_of(&step))?;
 
     let mut expected = vec![UNTOUCHED; rows * o_stride];
@@ -146,7 +167,7 @@ fn gqa_chain() {
             }
             let spans = [Spans::narrow(140), Spans::wide(140), Spans::one()][i % 3];
             let rows = if spans == Spans::narrow(140) { StepRows::Apart } else { StepRows::Runs };
-            cases.push(Case { gqa, cache, spans, rows });
+            cases.extend([false, true].map(|cut| Case { gqa, cache, spans, rows, cut }));
         }
     }
     table("gqa_append, mla_attend, gqa_combine", cases, run);

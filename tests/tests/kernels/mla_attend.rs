@@ -4,6 +4,7 @@ use zebra_runtime::gpu::{Dispatch, Gpu, StepShape};
 use zebra_runtime::kernels::Target;
 use zebra_runtime::kernels::mla_attend::{LATENT_MEMORY, MlaAttend, Spans};
 use zebra_runtime::kernels::mla_latent::{CacheFormat, CacheShape};
+use zebra_runtime::kernels::slots::Slots;
 use zebra_tests::compare::{Tolerance, UNTOUCHED, Worst, compare};
 use zebra_tests::harness::{Bench, POISON, StepBuilder, shape_of};
 use zebra_tests::random::Random;
@@ -113,7 +114,7 @@ pub fn check(
         heads: case.heads,
         spans: case.spans,
         query: &bench.floats("query", &padded),
-        latents: &bench.words("latents", &words),
+        latents: &Slots::all(&bench.words("latents", &words), SLOTS as u32),
         sums: &sums,
         weights: &weights,
     };

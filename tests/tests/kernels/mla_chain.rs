@@ -1,13 +1,14 @@
 //! The four MLA kernels one after another against attention as the paper writes it, with expanded K and V: a prompt,
 //! then single rows of two slots. It shows that they agree with each other, where their tables show each by itself.
 
-use zebra_runtime::gpu::Gpu;
+use zebra_runtime::gpu::{Dispatch, Gpu};
 use zebra_runtime::kernels::mla_attend::{MlaAttend, Spans};
 use zebra_runtime::kernels::mla_combine::MlaCombine;
 use zebra_runtime::kernels::mla_latent::{CacheFormat, CacheShape, MlaLatent};
 use zebra_runtime::kernels::mla_query::MlaQuery;
 use zebra_runtime::kernels::rmsnorm::Columns;
 use zebra_runtime::kernels::rope::turns;
+use zebra_runtime::kernels::slots::Slots;
 use zebra_runtime::weights::WeightFormat;
 use zebra_tests::compare::{Tolerance, UNTOUCHED, Worst, compare};
 use zebra_tests::harness::{Bench, StepBuilder, shape_of};
@@ -15,6 +16,7 @@ use zebra_tests::random::Random;
 use zebra_tests::reference::rope::Rope;
 use zebra_tests::reference::weight::Weight;
 
+use super::gqa_chain::pieces;
 use super::mla_latent::FORMATS;
 use super::mla_query::{MIXERS, Mla};
 use super::{Input, table, target};
@@ -26,6 +28,8 @@ struct Case {
     mla: Mla,
     cache: CacheFormat,
     spans: Spans,
+    /// The two slots' rows lie in buffers of their own.
+    cut: bool,
 }
 
 fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
@@ -48,59 +52,64 @@ fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
     let turns = bench.floats("turns", bytemuck::cast_slice(&turns(&rope.inv_freq, rope.scale, s.context)));
     let kv_b_buffer = bench.matrix("kv_b", &kv_b, target);
     let kv_buffer = bench.floats("kv", &kv);
-    let latents = bench.output("latents", 2 * s.context * s.row_words());
+    let pieces = pieces(&bench, case.cut, s);
     let query = bench.output("query", MAX_ROWS as usize * h.heads * 4 * s.row_quads());
     let sums = bench.output("sums", rows * h.heads * spans * 4 * s.latent_quads());
     let weights = bench.output("weights", rows * h.heads * spans * 2);
     let o_stride = h.heads * h.v;
     let o = bench.output("o", rows * o_stride);
-    let dispatches = [
+    let q_buffer = bench.floats("q", &q);
+    let append = |latents: &Slots| {
         MlaLatent {
             step: &step_buffer,
             shape: s,
             c: Columns { buffer: &kv_buffer, stride: kv_stride, offset: 0 },
             k_pe: Columns { buffer: &kv_buffer, stride: kv_stride, offset: latent },
             turns: &turns,
-            latents: &latents,
+            latents,
         }
-        .dispatch("test", target),
-        MlaQuery {
-            step: &step_buffer,
-            shape: s,
-            heads: h,
-            q: &bench.floats("q", &q),
-            q_stride,
-            turns: &turns,
-            kv_b: &kv_b_buffer,
-            scale,
-            query: &query,
-        }
-        .dispatch("test", target),
+        .dispatch("test", target)
+    };
+    let make = MlaQuery {
+        step: &step_buffer,
+        shape: s,
+        heads: h,
+        q: &q_buffer,
+        q_stride,
+        turns: &turns,
+        kv_b: &kv_b_buffer,
+        scale,
+        query: &query,
+    };
+    let attend = |latents: &Slots| {
         MlaAttend {
             step: &step_buffer,
             shape: s,
             heads: h.heads,
             spans: case.spans,
             query: &query,
-            latents: &latents,
+            latents,
             sums: &sums,
             weights: &weights,
         }
-        .dispatch("test", target),
-        MlaCombine {
-            step: &step_buffer,
-            shape: s,
-            heads: h,
-            spans: case.spans,
-            sums: &sums,
-            weights: &weights,
-            kv_b: &kv_b_buffer,
-            o: &o,
-            o_stride,
-            codes: None,
-        }
-        .dispatch("test", target),
-    ];
+        .dispatch("test", target)
+    };
+    let combine = MlaCombine {
+        step: &step_buffer,
+        shape: s,
+        heads: h,
+        spans: case.spans,
+        sums: &sums,
+        weights: &weights,
+        kv_b: &kv_b_buffer,
+        o: &o,
+        o_stride,
+        codes: None,
+    };
+    let mut dispatches: Vec<Dispatch> = pieces.iter().map(append).collect();
+    dispatches.push(make.dispatch("test", target));
+    dispatches.extend(pieces.iter().map(attend));
+    dispatches.push(combine.dispatch("test", target));
     bench.run(&dispatches, shape_of(&step))?;
 
     // K = [Wk c | rope(k_pe)], V = Wv c, softmax(q K scale) V, for each head with the K and V of its kv head.
@@ -159,7 +168,8 @@ fn mla_chain() {
             if mla.heads.heads > 20 && cache != FORMATS[i % 3] {
                 continue;
             }
-            cases.push(Case { mla, cache, spans: [Spans::narrow(140), Spans::wide(140), Spans::one()][i % 3] });
+            let spans = [Spans::narrow(140), Spans::wide(140), Spans::one()][i % 3];
+            cases.extend([false, true].map(|cut| Case { mla, cache, spans, cut }));
         }
     }
     table("mla_latent, mla_query, mla_attend, mla_combine", cases, run);

@@ -4,6 +4,7 @@ use zebra_runtime::gpu::Gpu;
 use zebra_runtime::kernels::mla_latent::{CacheFormat, CacheShape, MlaLatent};
 use zebra_runtime::kernels::rmsnorm::Columns;
 use zebra_runtime::kernels::rope::turns;
+use zebra_runtime::kernels::slots::Slots;
 use zebra_tests::compare::{Worst, compare_each};
 use zebra_tests::harness::{Bench, POISON, StepBuilder, shape_of};
 use zebra_tests::random::Random;
@@ -54,7 +55,7 @@ fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
         c: Columns { buffer: &x_buffer, stride, offset: c_offset },
         k_pe: Columns { buffer: &bench.floats("k_pe", &x), stride, offset: k_offset },
         turns: &bench.floats("turns", bytemuck::cast_slice(&turns(&rope.inv_freq, rope.scale, s.context))),
-        latents: &latents,
+        latents: &Slots::all(&latents, SLOTS as u32),
     }
     .dispatch("test", target(gpu, false, MAX_ROWS));
     bench.run(&[dispatch], shape_of(&step))?;

@@ -6,6 +6,7 @@ use zebra_runtime::kernels::mla_latent::{CacheFormat, CacheShape};
 use zebra_runtime::kernels::mla_project::MlaProject;
 use zebra_runtime::kernels::rmsnorm::Columns;
 use zebra_runtime::kernels::rope::turns;
+use zebra_runtime::kernels::slots::Slots;
 use zebra_runtime::weights::WeightFormat;
 use zebra_tests::compare::{Tolerance, Worst, compare};
 use zebra_tests::harness::{Bench, POISON, StepBuilder, shape_of};
@@ -88,7 +89,7 @@ fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
         kv_b: &kv_b_matrix,
         scale,
         query: &query,
-        latents: &latents,
+        latents: &Slots::all(&latents, SLOTS as u32),
     }
     .dispatch("test", target);
     bench.run(&[dispatch], shape_of(&step))?;

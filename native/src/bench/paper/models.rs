@@ -223,6 +223,29 @@ mod tests {
     }
 
     #[test]
+    fn a_batch_is_as_large_as_the_memory_where_a_slot_fits_a_binding() {
+        let gpu = block_on(Gpu::open(None)).expect("an adapter");
+        let files = crate::embedded::files().expect("the pocket model");
+        let checkpoint = block_on(Checkpoint::open(&files)).expect("it opens");
+        let options = LoadOptions { context: Some(4096), ..LoadOptions::default() };
+        let need = |slots: usize| {
+            let need = need(&checkpoint, &gpu, &LoadOptions { slots, ..options.clone() }).expect("a plan");
+            need.bytes
+        };
+        let slot = options.plan(&checkpoint, &gpu).expect("a plan").state.position_bytes() / 2 * 4096;
+        let largest = |memory| largest_batch(&checkpoint, &gpu, &options, memory).expect("plans");
+        let before = largest(need(6));
+        gpu.bind_at_most(2 * slot);
+        // Of the model's two caches each binding has two slots.
+        assert_eq!(largest(need(6)), before);
+        assert_eq!(before, Largest { batch: 6, by: Limit::Memory });
+        // The states are not cut.
+        assert_eq!(largest(u64::MAX).by, Limit::Binding);
+        gpu.bind_at_most(slot - 16);
+        assert_eq!(largest(need(6)), Largest { batch: 0, by: Limit::Binding });
+    }
+
+    #[test]
     fn the_question_for_memory_is_given_back() {
         let gpu = block_on(Gpu::open(None)).expect("an adapter");
         assert_eq!(refused_at(&gpu, 32 << 20, 64 << 20), None, "nothing was refused");

@@ -63,7 +63,7 @@ impl std::fmt::Display for Key {
 #[serde(rename_all = "snake_case")]
 pub enum Limit {
     Memory,
-    /// One layer's cache is one binding.
+    /// One binding must hold a slot of a layer's cache, and its states of all slots.
     Binding,
     /// The engine's own.
     Slots,

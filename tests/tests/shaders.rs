@@ -20,6 +20,7 @@ use zebra_runtime::kernels::gqa_append::GqaAppend;
 use zebra_runtime::kernels::gqa_combine::GqaCombine;
 use zebra_runtime::kernels::half_rows::{HalfRows, bytes as half_rows_bytes};
 use zebra_runtime::kernels::matmul_coop::{MatMulCoop, parts_bytes};
+use zebra_runtime::kernels::gqa_attend_coop;
 use zebra_runtime::kernels::mla_attend::{MlaAttend, Spans};
 use zebra_runtime::kernels::mla_attend_coop::{self, StepRows};
 use zebra_runtime::kernels::mla_latent::CacheShape;
@@ -412,6 +413,21 @@ fn attention() -> Vec<Shader> {
                 let target = Target { limits, ..TARGET };
                 for rows in [StepRows::Apart, StepRows::Runs] {
                     all.insert(Shader::of(&mla_attend_coop::dispatch(&attend, "test", rows, matrices, target)));
+                }
+            }
+            for (kv_heads, group, head_dim) in [(8, 4, 128), (3, 3, 64), (2, 8, 64), (1, 20, 32)] {
+                let attend = MlaAttend {
+                    step: &step,
+                    shape: CacheShape::gqa(format, kv_heads, head_dim, head_dim, 16),
+                    heads: kv_heads * group,
+                    spans: Spans::narrow(16),
+                    query: &other,
+                    latents: &other,
+                    sums: &other,
+                    weights: &other,
+                };
+                if gqa_attend_coop::fits(attend.shape, matrices, &TARGET.limits) {
+                    all.insert(Shader::of(&gqa_attend_coop::dispatch(&attend, "test", matrices, TARGET)));
                 }
             }
         }

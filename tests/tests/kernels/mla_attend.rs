@@ -165,7 +165,7 @@ pub fn check(
 }
 
 /// A context and its spans: a tile a span; one span of many tiles; two tiles a span; a tile too many for one; less than one.
-fn cut(j: usize) -> (usize, Spans) {
+pub fn cut(j: usize) -> (usize, Spans) {
     match j {
         0 => (300, Spans::narrow(300)),
         1 => (300, Spans::one()),

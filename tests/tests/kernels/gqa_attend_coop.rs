@@ -26,8 +26,17 @@ fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
 /// tile.
 fn cases() -> Vec<Case> {
     let mut cases = gqa_cases();
-    let shapes =
-        [(1, 1, 32), (2, 3, 32), (1, 4, 64), (2, 8, 64), (1, 16, 64), (1, 16, 128), (2, 3, 128), (1, 9, 32), (1, 17, 64)];
+    let shapes = [
+        (1, 1, 32),
+        (2, 3, 32),
+        (1, 4, 64),
+        (2, 8, 64),
+        (1, 16, 64),
+        (1, 16, 128),
+        (2, 3, 128),
+        (1, 9, 32),
+        (1, 17, 64),
+    ];
     for (i, (kv_heads, group, head_dim)) in shapes.into_iter().enumerate() {
         for (f, format) in [CacheFormat::F16, CacheFormat::Q8].into_iter().enumerate() {
             for j in 0..5 {

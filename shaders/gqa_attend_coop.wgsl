@@ -4,15 +4,17 @@
 // One workgroup owns up to SIDE heads of a kv head of one row and a span of positions, and is one subgroup: a barrier
 // waits for no other, and subgroups of different spans hide each other's waits. It walks the span in tiles of TILE. For
 // each
-//   1. the tile's values and keys become f16 in workgroup memory, and the next tile's are asked for;
+//   1. the tile's values and keys go to workgroup memory as factors, and the next tile's are asked for;
 //   2. scores are the queries, which stay in registers, times the keys: lines are heads;
 //   3. LINE_LANES lanes weigh a line's positions, PAIRS pairs each;
 //   4. weights times values: the sums' matrices stay in registers.
 // Weights are taken by a maximum that only moves when a score exceeds it by RISE, as in mla_attend_coop.wgsl.
 //
+// Factors of int8 are codes: their scales, one of each of GROUPS groups of columns, are left to scores and weights,
+// which are few. So there is a matrix of scores and one of weights for each group; see parts/gqa_coop_q8.wgsl.
+//
 // Quads of a key, and of a value, lie in workgroup memory in the order in which lanes store them without meeting in a
-// bank: those of the first, then of the second, of the QUADS_EACH quads of a load of 16 bytes. Queries lie in the same
-// order, and what is put out is taken back from it.
+// bank. Queries lie in the same order, and what is put out is taken back from it.
 //
 // f16 holds neither large nor tiny numbers: each line's query is divided by a power of two, by which its scores are
 // multiplied.
@@ -26,27 +28,26 @@ override ROW_VEC4: u32;       // of a cached row
 
 const QUADS: u32 = SIDE / 4u; // of a matrix's row
 const HALF: u32 = SIDE / 2u;  // pairs of a matrix's row
-const RISE: f32 = 8.0;
+const RISE: f32 = 4.0;
 const NONE: f32 = -1e30;
 
 override TILE: u32 = TILES * SIDE;                // positions
-override STEPS: u32 = HEAD_QUADS / QUADS;         // matrices along a key, or a value
+override STEPS: u32 = HEAD_QUADS / QUADS;         // matrices along a key, or a value; of group step % GROUPS
 override PITCH: u32 = HEAD_QUADS + 2u;            // 16 bytes over, so that rows lie in different banks
 override KEYS: u32 = TILE * PITCH;                // where they begin
 override SECOND: u32 = KEYS - SIDE * PITCH;       // where the last matrix of positions begins
 override LINE_LANES: u32 = LANES / LINES;
 override PAIRS: u32 = TILE / (2u * LINE_LANES);   // 8 at most
 override SCORE_PITCH: u32 = TILES * HALF + 4u;
+override PLANE: u32 = SIDE * SCORE_PITCH;         // of a group
 
-// Who carries what: VECS lanes a row's value or key, in each round SETS rows. Rows of a round are APART apart, so that
-// two of them lie in different banks.
-override VECS: u32 = HEAD_QUADS / QUADS_EACH;
-override SETS: u32 = LANES / VECS;
-override APART: u32 = max(VECS / 2u, 1u);
-override ROUNDS: u32 = TILE / SETS;               // 8 at most
+// Who carries what: VECS lanes a row's value or key, in each round TEAMS rows.
+override VECS: u32 = HEAD_QUADS / EACH;
+override TEAMS: u32 = LANES / VECS;
+override ROUNDS: u32 = TILE / TEAMS;              // 8 at most
 
 override TILE_QUADS: u32 = 2u * TILE * PITCH;
-override SCORES: u32 = SIDE * SCORE_PITCH;
+override SCORES: u32 = GROUPS * PLANE;
 
 struct Params {
     heads: u32,
@@ -64,17 +65,11 @@ struct Params {
 @group(0) @binding(5) var<storage, read_write> weights: array<vec2<f32>>;   // [rows, heads, spans] (maximum, sum)
 
 // Matrices begin at multiples of 16 bytes, see mla_attend_coop.wgsl: each of these is whole 16 bytes long.
-var<workgroup> tile: array<vec4<f16>, TILE_QUADS>; // [values, keys][TILE, PITCH]; queries in the place of keys
-var<workgroup> scores: array<vec2<f32>, SCORES>;   // [SIDE, SCORE_PITCH]; or a matrix of sums
-var<workgroup> shares: array<vec2<f16>, SCORES>;   // [SIDE, SCORE_PITCH]: weights
-var<workgroup> fades: array<f32, LINES>;           // of what was summed before this tile
-var<workgroup> risen: vec4<u32>;                   // .x: whether a maximum moves; .y: and there are sums before it
-
-// Where a quad of a query lies.
-fn slot_of(q: u32) -> u32 { return q % QUADS_EACH * VECS + q / QUADS_EACH; }
-
-// Which quad of a value lies there.
-fn quad_of(slot: u32) -> u32 { return slot % VECS * QUADS_EACH + slot / VECS; }
+var<workgroup> tile: array<vec4<f16>, TILE_QUADS>;  // [values, keys][TILE, PITCH]; queries in the place of keys
+var<workgroup> scores: array<vec2<f32>, SCORES>;    // [GROUPS][SIDE, SCORE_PITCH]; or a matrix of sums
+var<workgroup> shares: array<vec2<f16>, SCORES>;    // [GROUPS][SIDE, SCORE_PITCH]: weights
+var<workgroup> fades: array<f32, LINES>;            // of what was summed before this tile
+var<workgroup> risen: vec4<u32>;                    // .x: whether a maximum moves; .y: and there are sums before it
 
 fn query_quad(start: u32, q: u32, there: bool) -> vec4<f32> {
     if (there && q < HEAD_QUADS) {
@@ -88,9 +83,6 @@ fn keep_query(line: u32, q: u32, v: vec4<f32>) {
         tile[KEYS + line * PITCH + slot_of(q)] = vec4<f16>(ordered(v));
     }
 }
-
-// The row of a tile that a lane carries in round j.
-fn row_of(team: u32, j: u32) -> u32 { return team * APART + j % APART + j / APART * (APART * SETS); }
 
 // The first vec4 of the cached row of a position. Past the last one it is the last one's, whose weight is dropped.
 fn cached_row(cached: u32, position: u32, end: u32) -> u32 {
@@ -116,18 +108,10 @@ fn sum_of_line(v: f32) -> f32 {
 
 // A pair of scores of a line, of positions from `place` on, of which so many are there.
 fn pair(i: u32, up: f32, place: u32, count: u32) -> vec2<f32> {
-    return select(vec2<f32>(NONE), scores[i] * up, vec2<u32>(place, place + 1u) < vec2<u32>(count));
+    return select(vec2<f32>(NONE), scored(i, place) * up, vec2<u32>(place, place + 1u) < vec2<u32>(count));
 }
 
 fn most_of(v: vec2<f32>) -> f32 { return max(v.x, v.y); }
-
-// Keeps the weights of a pair, and says their sum.
-fn share(i: u32, score: vec2<f32>, top: f32) -> f32 {
-    let v = vec2<f16>(exp(score - top));
-    shares[i] = v;
-    let kept = vec2<f32>(v);
-    return kept.x + kept.y;
-}
 
 // Scales the lines of the matrix that is in `scores`.
 fn fade(lane: u32) {
@@ -141,9 +125,10 @@ fn fade(lane: u32) {
 fn finish(lane: u32, lines: u32, first: u32, pitch: u32, c: u32) {
     for (var i = lane; i < lines * QUADS; i += LANES) {
         let line = i / QUADS;
-        let at = line * SCORE_PITCH + 2u * (i % QUADS);
-        let v = vec4<f32>(scores[at], scores[at + 1u]);
-        sums[first + line * pitch + quad_of(c * QUADS + i % QUADS)] = ordered(v);
+        let q = i % QUADS;
+        let at = line * SCORE_PITCH + 2u * q;
+        sums[first + line * pitch + quad_of(c * QUADS + q)] =
+            ordered(vec4<f32>(scores[at], scores[at + 1u])) / SHARE;
     }
 }
 
@@ -182,64 +167,72 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) groups: 
     let end = min(first + span, length);
     let cached = row.y * params.context * KV_HEADS + kv_head;
 
-    // The first tile. What a lane carries of one is asked for at once, and of the next one as soon as this one's is kept.
+    // The first tile. What a lane carries of one is asked for at once, and of the next one as soon as this one's is
+    // kept.
     let piece = lane % VECS;
+    let place = place_of(piece);
     let team = lane / VECS;
-    var value_0: Cached;
-    var value_1: Cached;
-    var value_2: Cached;
-    var value_3: Cached;
-    var value_4: Cached;
-    var value_5: Cached;
-    var value_6: Cached;
-    var value_7: Cached;
-    var key_0: Cached;
-    var key_1: Cached;
-    var key_2: Cached;
-    var key_3: Cached;
-    var key_4: Cached;
-    var key_5: Cached;
-    var key_6: Cached;
-    var key_7: Cached;
+    var value_0: vec4<u32>;
+    var value_1: vec4<u32>;
+    var value_2: vec4<u32>;
+    var value_3: vec4<u32>;
+    var value_4: vec4<u32>;
+    var value_5: vec4<u32>;
+    var value_6: vec4<u32>;
+    var value_7: vec4<u32>;
+    var key_0: vec4<u32>;
+    var key_1: vec4<u32>;
+    var key_2: vec4<u32>;
+    var key_3: vec4<u32>;
+    var key_4: vec4<u32>;
+    var key_5: vec4<u32>;
+    var key_6: vec4<u32>;
+    var key_7: vec4<u32>;
+    var scales_0: vec4<u32>; // a row's, of so many rows
+    var scales_1: vec4<u32>;
     if (ROUNDS > 0u) {
-        let source = cached_row(cached, first + row_of(team, 0u), end);
-        key_0 = ask(source, VECS + piece);
-        value_0 = ask(source, piece);
+        let source = cached_row(cached, first + row_of(team, 0u), end) + piece;
+        key_0 = latents[source + VECS];
+        value_0 = latents[source];
     }
     if (ROUNDS > 1u) {
-        let source = cached_row(cached, first + row_of(team, 1u), end);
-        key_1 = ask(source, VECS + piece);
-        value_1 = ask(source, piece);
+        let source = cached_row(cached, first + row_of(team, 1u), end) + piece;
+        key_1 = latents[source + VECS];
+        value_1 = latents[source];
     }
     if (ROUNDS > 2u) {
-        let source = cached_row(cached, first + row_of(team, 2u), end);
-        key_2 = ask(source, VECS + piece);
-        value_2 = ask(source, piece);
+        let source = cached_row(cached, first + row_of(team, 2u), end) + piece;
+        key_2 = latents[source + VECS];
+        value_2 = latents[source];
     }
     if (ROUNDS > 3u) {
-        let source = cached_row(cached, first + row_of(team, 3u), end);
-        key_3 = ask(source, VECS + piece);
-        value_3 = ask(source, piece);
+        let source = cached_row(cached, first + row_of(team, 3u), end) + piece;
+        key_3 = latents[source + VECS];
+        value_3 = latents[source];
     }
     if (ROUNDS > 4u) {
-        let source = cached_row(cached, first + row_of(team, 4u), end);
-        key_4 = ask(source, VECS + piece);
-        value_4 = ask(source, piece);
+        let source = cached_row(cached, first + row_of(team, 4u), end) + piece;
+        key_4 = latents[source + VECS];
+        value_4 = latents[source];
     }
     if (ROUNDS > 5u) {
-        let source = cached_row(cached, first + row_of(team, 5u), end);
-        key_5 = ask(source, VECS + piece);
-        value_5 = ask(source, piece);
+        let source = cached_row(cached, first + row_of(team, 5u), end) + piece;
+        key_5 = latents[source + VECS];
+        value_5 = latents[source];
     }
     if (ROUNDS > 6u) {
-        let source = cached_row(cached, first + row_of(team, 6u), end);
-        key_6 = ask(source, VECS + piece);
-        value_6 = ask(source, piece);
+        let source = cached_row(cached, first + row_of(team, 6u), end) + piece;
+        key_6 = latents[source + VECS];
+        value_6 = latents[source];
     }
     if (ROUNDS > 7u) {
-        let source = cached_row(cached, first + row_of(team, 7u), end);
-        key_7 = ask(source, VECS + piece);
-        value_7 = ask(source, piece);
+        let source = cached_row(cached, first + row_of(team, 7u), end) + piece;
+        key_7 = latents[source + VECS];
+        value_7 = latents[source];
+    }
+    if (SCALED) {
+        scales_0 = latents[cached_row(cached, first + min(lane, TILE - 1u), end) + 2u * VECS];
+        if (TILE > LANES) { scales_1 = latents[cached_row(cached, first + LANES + lane, end) + 2u * VECS]; }
     }
 
     // A line's power of two takes its largest number to 16 .. 32.
@@ -293,6 +286,15 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) groups: 
     if (STEPS > 6u) { q6 = coopLoadT<Left>(&tile[KEYS + 6u * QUADS], PITCH); }
     if (STEPS > 7u) { q7 = coopLoadT<Left>(&tile[KEYS + 7u * QUADS], PITCH); }
     workgroupBarrier();
+    var offset = Right(); // of factors
+    if (SCALED) {
+        for (var i = lane; i < SIDE * QUADS; i += LANES) {
+            tile[KEYS + i / QUADS * PITCH + i % QUADS] = vec4<f16>(OFFSET);
+        }
+        workgroupBarrier();
+        offset = coopLoad<Right>(&tile[KEYS], PITCH);
+        workgroupBarrier();
+    }
     var o0 = Sums();
     var o1 = Sums();
     var o2 = Sums();
@@ -307,120 +309,196 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) groups: 
     for (var at = first; at < end; at += TILE) {
         let more = at + TILE < end;
         if (ROUNDS > 0u) {
-            let to = row_of(team, 0u) * PITCH + piece;
-            keep(KEYS + to, VECS + piece, key_0);
-            keep(to, piece, value_0);
+            let to = row_of(team, 0u) * PITCH + place;
+            keep(KEYS + to, key_0);
+            keep(to, value_0);
             if (more) {
-                let source = cached_row(cached, at + TILE + row_of(team, 0u), end);
-                key_0 = ask(source, VECS + piece);
-                value_0 = ask(source, piece);
+                let source = cached_row(cached, at + TILE + row_of(team, 0u), end) + piece;
+                key_0 = latents[source + VECS];
+                value_0 = latents[source];
             }
         }
         if (ROUNDS > 1u) {
-            let to = row_of(team, 1u) * PITCH + piece;
-            keep(KEYS + to, VECS + piece, key_1);
-            keep(to, piece, value_1);
+            let to = row_of(team, 1u) * PITCH + place;
+            keep(KEYS + to, key_1);
+            keep(to, value_1);
             if (more) {
-                let source = cached_row(cached, at + TILE + row_of(team, 1u), end);
-                key_1 = ask(source, VECS + piece);
-                value_1 = ask(source, piece);
+                let source = cached_row(cached, at + TILE + row_of(team, 1u), end) + piece;
+                key_1 = latents[source + VECS];
+                value_1 = latents[source];
             }
         }
         if (ROUNDS > 2u) {
-            let to = row_of(team, 2u) * PITCH + piece;
-            keep(KEYS + to, VECS + piece, key_2);
-            keep(to, piece, value_2);
+            let to = row_of(team, 2u) * PITCH + place;
+            keep(KEYS + to, key_2);
+            keep(to, value_2);
             if (more) {
-                let source = cached_row(cached, at + TILE + row_of(team, 2u), end);
-                key_2 = ask(source, VECS + piece);
-                value_2 = ask(source, piece);
+                let source = cached_row(cached, at + TILE + row_of(team, 2u), end) + piece;
+                key_2 = latents[source + VECS];
+                value_2 = latents[source];
             }
         }
         if (ROUNDS > 3u) {
-            let to = row_of(team, 3u) * PITCH + piece;
-            keep(KEYS + to, VECS + piece, key_3);
-            keep(to, piece, value_3);
+            let to = row_of(team, 3u) * PITCH + place;
+            keep(KEYS + to, key_3);
+            keep(to, value_3);
             if (more) {
-                let source = cached_row(cached, at + TILE + row_of(team, 3u), end);
-                key_3 = ask(source, VECS + piece);
-                value_3 = ask(source, piece);
+                let source = cached_row(cached, at + TILE + row_of(team, 3u), end) + piece;
+                key_3 = latents[source + VECS];
+                value_3 = latents[source];
             }
         }
         if (ROUNDS > 4u) {
-            let to = row_of(team, 4u) * PITCH + piece;
-            keep(KEYS + to, VECS + piece, key_4);
-            keep(to, piece, value_4);
+            let to = row_of(team, 4u) * PITCH + place;
+            keep(KEYS + to, key_4);
+            keep(to, value_4);
             if (more) {
-                let source = cached_row(cached, at + TILE + row_of(team, 4u), end);
-                key_4 = ask(source, VECS + piece);
-                value_4 = ask(source, piece);
+                let source = cached_row(cached, at + TILE + row_of(team, 4u), end) + piece;
+                key_4 = latents[source + VECS];
+                value_4 = latents[source];
             }
         }
         if (ROUNDS > 5u) {
-            let to = row_of(team, 5u) * PITCH + piece;
-            keep(KEYS + to, VECS + piece, key_5);
-            keep(to, piece, value_5);
+            let to = row_of(team, 5u) * PITCH + place;
+            keep(KEYS + to, key_5);
+            keep(to, value_5);
             if (more) {
-                let source = cached_row(cached, at + TILE + row_of(team, 5u), end);
-                key_5 = ask(source, VECS + piece);
-                value_5 = ask(source, piece);
+                let source = cached_row(cached, at + TILE + row_of(team, 5u), end) + piece;
+                key_5 = latents[source + VECS];
+                value_5 = latents[source];
             }
         }
         if (ROUNDS > 6u) {
-            let to = row_of(team, 6u) * PITCH + piece;
-            keep(KEYS + to, VECS + piece, key_6);
-            keep(to, piece, value_6);
+            let to = row_of(team, 6u) * PITCH + place;
+            keep(KEYS + to, key_6);
+            keep(to, value_6);
             if (more) {
-                let source = cached_row(cached, at + TILE + row_of(team, 6u), end);
-                key_6 = ask(source, VECS + piece);
-                value_6 = ask(source, piece);
+                let source = cached_row(cached, at + TILE + row_of(team, 6u), end) + piece;
+                key_6 = latents[source + VECS];
+                value_6 = latents[source];
             }
         }
         if (ROUNDS > 7u) {
-            let to = row_of(team, 7u) * PITCH + piece;
-            keep(KEYS + to, VECS + piece, key_7);
-            keep(to, piece, value_7);
+            let to = row_of(team, 7u) * PITCH + place;
+            keep(KEYS + to, key_7);
+            keep(to, value_7);
             if (more) {
-                let source = cached_row(cached, at + TILE + row_of(team, 7u), end);
-                key_7 = ask(source, VECS + piece);
-                value_7 = ask(source, piece);
+                let source = cached_row(cached, at + TILE + row_of(team, 7u), end) + piece;
+                key_7 = latents[source + VECS];
+                value_7 = latents[source];
+            }
+        }
+        if (SCALED) {
+            keep_scales(lane, scales_0);
+            if (TILE > LANES) { keep_scales(LANES + lane, scales_1); }
+            if (more) {
+                scales_0 = latents[cached_row(cached, at + TILE + min(lane, TILE - 1u), end) + 2u * VECS];
+                if (TILE > LANES) {
+                    scales_1 = latents[cached_row(cached, at + TILE + LANES + lane, end) + 2u * VECS];
+                }
             }
         }
         workgroupBarrier();
 
-        // Scores: of one matrix of positions in two sums, which do not wait for each other, or of two.
+        // Scores, in four sums that do not wait for each other.
         var s0 = Sums();
         var s1 = Sums();
+        var s2 = Sums();
+        var s3 = Sums();
+        var b: Right;
         if (TILES == 1u) {
-            if (STEPS > 0u) { s0 = coopMultiplyAdd(q0, coopLoad<Right>(&tile[KEYS + 0u * QUADS], PITCH), s0); }
-            if (STEPS > 1u) { s1 = coopMultiplyAdd(q1, coopLoad<Right>(&tile[KEYS + 1u * QUADS], PITCH), s1); }
-            if (STEPS > 2u) { s0 = coopMultiplyAdd(q2, coopLoad<Right>(&tile[KEYS + 2u * QUADS], PITCH), s0); }
-            if (STEPS > 3u) { s1 = coopMultiplyAdd(q3, coopLoad<Right>(&tile[KEYS + 3u * QUADS], PITCH), s1); }
-            if (STEPS > 4u) { s0 = coopMultiplyAdd(q4, coopLoad<Right>(&tile[KEYS + 4u * QUADS], PITCH), s0); }
-            if (STEPS > 5u) { s1 = coopMultiplyAdd(q5, coopLoad<Right>(&tile[KEYS + 5u * QUADS], PITCH), s1); }
-            if (STEPS > 6u) { s0 = coopMultiplyAdd(q6, coopLoad<Right>(&tile[KEYS + 6u * QUADS], PITCH), s0); }
-            if (STEPS > 7u) { s1 = coopMultiplyAdd(q7, coopLoad<Right>(&tile[KEYS + 7u * QUADS], PITCH), s1); }
-            s0 = s0 + s1;
-            coopStoreT(s0, &scores[0], SCORE_PITCH);
-        } else {
             if (STEPS > 0u) {
-                s0 = coopMultiplyAdd(q0, coopLoad<Right>(&tile[KEYS + 0u * QUADS], PITCH), s0);
-                s1 = coopMultiplyAdd(q0, coopLoad<Right>(&tile[KEYS + SECOND + 0u * QUADS], PITCH), s1);
+                b = coopLoad<Right>(&tile[KEYS + 0u * QUADS], PITCH);
+                if (SCALED) { b = b - offset; }
+                s0 = coopMultiplyAdd(q0, b, s0);
             }
             if (STEPS > 1u) {
-                s0 = coopMultiplyAdd(q1, coopLoad<Right>(&tile[KEYS + 1u * QUADS], PITCH), s0);
-                s1 = coopMultiplyAdd(q1, coopLoad<Right>(&tile[KEYS + SECOND + 1u * QUADS], PITCH), s1);
+                b = coopLoad<Right>(&tile[KEYS + 1u * QUADS], PITCH);
+                if (SCALED) { b = b - offset; }
+                s1 = coopMultiplyAdd(q1, b, s1);
             }
             if (STEPS > 2u) {
-                s0 = coopMultiplyAdd(q2, coopLoad<Right>(&tile[KEYS + 2u * QUADS], PITCH), s0);
-                s1 = coopMultiplyAdd(q2, coopLoad<Right>(&tile[KEYS + SECOND + 2u * QUADS], PITCH), s1);
+                b = coopLoad<Right>(&tile[KEYS + 2u * QUADS], PITCH);
+                if (SCALED) { b = b - offset; }
+                s2 = coopMultiplyAdd(q2, b, s2);
             }
             if (STEPS > 3u) {
-                s0 = coopMultiplyAdd(q3, coopLoad<Right>(&tile[KEYS + 3u * QUADS], PITCH), s0);
-                s1 = coopMultiplyAdd(q3, coopLoad<Right>(&tile[KEYS + SECOND + 3u * QUADS], PITCH), s1);
+                b = coopLoad<Right>(&tile[KEYS + 3u * QUADS], PITCH);
+                if (SCALED) { b = b - offset; }
+                s3 = coopMultiplyAdd(q3, b, s3);
+            }
+            if (STEPS > 4u) {
+                b = coopLoad<Right>(&tile[KEYS + 4u * QUADS], PITCH);
+                if (SCALED) { b = b - offset; }
+                s0 = coopMultiplyAdd(q4, b, s0);
+            }
+            if (STEPS > 5u) {
+                b = coopLoad<Right>(&tile[KEYS + 5u * QUADS], PITCH);
+                if (SCALED) { b = b - offset; }
+                s1 = coopMultiplyAdd(q5, b, s1);
+            }
+            if (STEPS > 6u) {
+                b = coopLoad<Right>(&tile[KEYS + 6u * QUADS], PITCH);
+                if (SCALED) { b = b - offset; }
+                s2 = coopMultiplyAdd(q6, b, s2);
+            }
+            if (STEPS > 7u) {
+                b = coopLoad<Right>(&tile[KEYS + 7u * QUADS], PITCH);
+                if (SCALED) { b = b - offset; }
+                s3 = coopMultiplyAdd(q7, b, s3);
+            }
+            if (GROUPS < 4u) {
+                s0 = s0 + s2;
+                s1 = s1 + s3;
+            }
+            if (GROUPS < 2u) {
+                s0 = s0 + s1;
             }
             coopStoreT(s0, &scores[0], SCORE_PITCH);
-            coopStoreT(s1, &scores[HALF], SCORE_PITCH);
+            if (GROUPS > 1u) { coopStoreT(s1, &scores[GROUP_1], SCORE_PITCH); }
+            if (GROUPS > 2u) { coopStoreT(s2, &scores[GROUP_2], SCORE_PITCH); }
+            if (GROUPS > 2u) { coopStoreT(s3, &scores[GROUP_3], SCORE_PITCH); }
+        } else {
+            if (STEPS > 0u) {
+                b = coopLoad<Right>(&tile[KEYS + 0u * QUADS], PITCH);
+                if (SCALED) { b = b - offset; }
+                s0 = coopMultiplyAdd(q0, b, s0);
+                b = coopLoad<Right>(&tile[KEYS + SECOND + 0u * QUADS], PITCH);
+                if (SCALED) { b = b - offset; }
+                s2 = coopMultiplyAdd(q0, b, s2);
+            }
+            if (STEPS > 1u) {
+                b = coopLoad<Right>(&tile[KEYS + 1u * QUADS], PITCH);
+                if (SCALED) { b = b - offset; }
+                s1 = coopMultiplyAdd(q1, b, s1);
+                b = coopLoad<Right>(&tile[KEYS + SECOND + 1u * QUADS], PITCH);
+                if (SCALED) { b = b - offset; }
+                s3 = coopMultiplyAdd(q1, b, s3);
+            }
+            if (STEPS > 2u) {
+                b = coopLoad<Right>(&tile[KEYS + 2u * QUADS], PITCH);
+                if (SCALED) { b = b - offset; }
+                s0 = coopMultiplyAdd(q2, b, s0);
+                b = coopLoad<Right>(&tile[KEYS + SECOND + 2u * QUADS], PITCH);
+                if (SCALED) { b = b - offset; }
+                s2 = coopMultiplyAdd(q2, b, s2);
+            }
+            if (STEPS > 3u) {
+                b = coopLoad<Right>(&tile[KEYS + 3u * QUADS], PITCH);
+                if (SCALED) { b = b - offset; }
+                s1 = coopMultiplyAdd(q3, b, s1);
+                b = coopLoad<Right>(&tile[KEYS + SECOND + 3u * QUADS], PITCH);
+                if (SCALED) { b = b - offset; }
+                s3 = coopMultiplyAdd(q3, b, s3);
+            }
+            if (GROUPS < 2u) {
+                s0 = s0 + s1;
+                s2 = s2 + s3;
+            }
+            coopStoreT(s0, &scores[0], SCORE_PITCH);
+            coopStoreT(s2, &scores[HALF], SCORE_PITCH);
+            if (GROUPS > 1u) { coopStoreT(s1, &scores[GROUP_1], SCORE_PITCH); }
+            if (GROUPS > 1u) { coopStoreT(s3, &scores[GROUP_1 + HALF], SCORE_PITCH); }
         }
         workgroupBarrier();
 
@@ -547,32 +625,88 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) groups: 
                 o7 = coopLoadT<Sums>(&scores[0], SCORE_PITCH);
             }
         }
-        total += share(line_at, e0, top);
-        if (PAIRS > 1u) { total += share(line_at + LINE_LANES, e1, top); }
-        if (PAIRS > 2u) { total += share(line_at + 2u * LINE_LANES, e2, top); }
-        if (PAIRS > 3u) { total += share(line_at + 3u * LINE_LANES, e3, top); }
-        if (PAIRS > 4u) { total += share(line_at + 4u * LINE_LANES, e4, top); }
-        if (PAIRS > 5u) { total += share(line_at + 5u * LINE_LANES, e5, top); }
-        if (PAIRS > 6u) { total += share(line_at + 6u * LINE_LANES, e6, top); }
-        if (PAIRS > 7u) { total += share(line_at + 7u * LINE_LANES, e7, top); }
+        total += share(line_at, e0, top, 2u * part);
+        if (PAIRS > 1u) { total += share(line_at + LINE_LANES, e1, top, 2u * (part + LINE_LANES)); }
+        if (PAIRS > 2u) { total += share(line_at + 2u * LINE_LANES, e2, top, 2u * (part + 2u * LINE_LANES)); }
+        if (PAIRS > 3u) { total += share(line_at + 3u * LINE_LANES, e3, top, 2u * (part + 3u * LINE_LANES)); }
+        if (PAIRS > 4u) { total += share(line_at + 4u * LINE_LANES, e4, top, 2u * (part + 4u * LINE_LANES)); }
+        if (PAIRS > 5u) { total += share(line_at + 5u * LINE_LANES, e5, top, 2u * (part + 5u * LINE_LANES)); }
+        if (PAIRS > 6u) { total += share(line_at + 6u * LINE_LANES, e6, top, 2u * (part + 6u * LINE_LANES)); }
+        if (PAIRS > 7u) { total += share(line_at + 7u * LINE_LANES, e7, top, 2u * (part + 7u * LINE_LANES)); }
         workgroupBarrier();
 
         // Weighted values.
-        let a0 = coopLoadT<Left>(&shares[0], SCORE_PITCH);
-        if (STEPS > 0u) { o0 = coopMultiplyAdd(a0, coopLoadT<Right>(&tile[0u * QUADS], PITCH), o0); }
-        if (STEPS > 1u) { o1 = coopMultiplyAdd(a0, coopLoadT<Right>(&tile[1u * QUADS], PITCH), o1); }
-        if (STEPS > 2u) { o2 = coopMultiplyAdd(a0, coopLoadT<Right>(&tile[2u * QUADS], PITCH), o2); }
-        if (STEPS > 3u) { o3 = coopMultiplyAdd(a0, coopLoadT<Right>(&tile[3u * QUADS], PITCH), o3); }
-        if (STEPS > 4u) { o4 = coopMultiplyAdd(a0, coopLoadT<Right>(&tile[4u * QUADS], PITCH), o4); }
-        if (STEPS > 5u) { o5 = coopMultiplyAdd(a0, coopLoadT<Right>(&tile[5u * QUADS], PITCH), o5); }
-        if (STEPS > 6u) { o6 = coopMultiplyAdd(a0, coopLoadT<Right>(&tile[6u * QUADS], PITCH), o6); }
-        if (STEPS > 7u) { o7 = coopMultiplyAdd(a0, coopLoadT<Right>(&tile[7u * QUADS], PITCH), o7); }
+        var a0 = coopLoadT<Left>(&shares[0], SCORE_PITCH);
+        var a1 = a0;
+        if (GROUPS > 1u) { a1 = coopLoadT<Left>(&shares[GROUP_1], SCORE_PITCH); }
+        var a2 = a0;
+        var a3 = a1;
+        if (GROUPS > 2u) { a2 = coopLoadT<Left>(&shares[GROUP_2], SCORE_PITCH); }
+        if (GROUPS > 2u) { a3 = coopLoadT<Left>(&shares[GROUP_3], SCORE_PITCH); }
+        if (STEPS > 0u) {
+            b = coopLoadT<Right>(&tile[0u * QUADS], PITCH);
+            if (SCALED) { b = b - offset; }
+            o0 = coopMultiplyAdd(a0, b, o0);
+        }
+        if (STEPS > 1u) {
+            b = coopLoadT<Right>(&tile[1u * QUADS], PITCH);
+            if (SCALED) { b = b - offset; }
+            o1 = coopMultiplyAdd(a1, b, o1);
+        }
+        if (STEPS > 2u) {
+            b = coopLoadT<Right>(&tile[2u * QUADS], PITCH);
+            if (SCALED) { b = b - offset; }
+            o2 = coopMultiplyAdd(a2, b, o2);
+        }
+        if (STEPS > 3u) {
+            b = coopLoadT<Right>(&tile[3u * QUADS], PITCH);
+            if (SCALED) { b = b - offset; }
+            o3 = coopMultiplyAdd(a3, b, o3);
+        }
+        if (STEPS > 4u) {
+            b = coopLoadT<Right>(&tile[4u * QUADS], PITCH);
+            if (SCALED) { b = b - offset; }
+            o4 = coopMultiplyAdd(a0, b, o4);
+        }
+        if (STEPS > 5u) {
+            b = coopLoadT<Right>(&tile[5u * QUADS], PITCH);
+            if (SCALED) { b = b - offset; }
+            o5 = coopMultiplyAdd(a1, b, o5);
+        }
+        if (STEPS > 6u) {
+            b = coopLoadT<Right>(&tile[6u * QUADS], PITCH);
+            if (SCALED) { b = b - offset; }
+            o6 = coopMultiplyAdd(a2, b, o6);
+        }
+        if (STEPS > 7u) {
+            b = coopLoadT<Right>(&tile[7u * QUADS], PITCH);
+            if (SCALED) { b = b - offset; }
+            o7 = coopMultiplyAdd(a3, b, o7);
+        }
         if (TILES > 1u) {
-            let a1 = coopLoadT<Left>(&shares[HALF], SCORE_PITCH);
-            if (STEPS > 0u) { o0 = coopMultiplyAdd(a1, coopLoadT<Right>(&tile[SECOND + 0u * QUADS], PITCH), o0); }
-            if (STEPS > 1u) { o1 = coopMultiplyAdd(a1, coopLoadT<Right>(&tile[SECOND + 1u * QUADS], PITCH), o1); }
-            if (STEPS > 2u) { o2 = coopMultiplyAdd(a1, coopLoadT<Right>(&tile[SECOND + 2u * QUADS], PITCH), o2); }
-            if (STEPS > 3u) { o3 = coopMultiplyAdd(a1, coopLoadT<Right>(&tile[SECOND + 3u * QUADS], PITCH), o3); }
+            a0 = coopLoadT<Left>(&shares[HALF], SCORE_PITCH);
+            a1 = a0;
+            if (GROUPS > 1u) { a1 = coopLoadT<Left>(&shares[GROUP_1 + HALF], SCORE_PITCH); }
+            if (STEPS > 0u) {
+                b = coopLoadT<Right>(&tile[SECOND + 0u * QUADS], PITCH);
+                if (SCALED) { b = b - offset; }
+                o0 = coopMultiplyAdd(a0, b, o0);
+            }
+            if (STEPS > 1u) {
+                b = coopLoadT<Right>(&tile[SECOND + 1u * QUADS], PITCH);
+                if (SCALED) { b = b - offset; }
+                o1 = coopMultiplyAdd(a1, b, o1);
+            }
+            if (STEPS > 2u) {
+                b = coopLoadT<Right>(&tile[SECOND + 2u * QUADS], PITCH);
+                if (SCALED) { b = b - offset; }
+                o2 = coopMultiplyAdd(a0, b, o2);
+            }
+            if (STEPS > 3u) {
+                b = coopLoadT<Right>(&tile[SECOND + 3u * QUADS], PITCH);
+                if (SCALED) { b = b - offset; }
+                o3 = coopMultiplyAdd(a1, b, o3);
+            }
         }
         workgroupBarrier();
     }

@@ -24,9 +24,11 @@ fn tiles(shape: CacheShape, matrices: Cooperative) -> usize {
 pub fn fits(shape: CacheShape, matrices: Cooperative, limits: &Limits) -> bool {
     let (s, side) = (shape, matrices.side as usize);
     let positions = tiles(s, matrices) * side;
-    let pairs = side * (positions + 8) / 2;
-    // Values and keys; scores, weights; a factor of each line, a word.
-    let bytes = 2 * 2 * positions * (s.values + 8) + (8 + 4) * pairs + 4 * side + 16;
+    let groups = if s.format == CacheFormat::Q8 { s.values / GROUP } else { 1 };
+    let pairs = groups * side * (positions + 8) / 2;
+    // Values and keys, their scales; scores, weights; a factor of each line, a word.
+    let rows = positions * (2 * 2 * (s.values + 8) + 16);
+    let bytes = rows + (8 + 4) * pairs + 4 * side + 16;
     s.format != CacheFormat::F32
         && s.rope == 0
         && s.keys_from == s.values
@@ -38,7 +40,7 @@ pub fn fits(shape: CacheShape, matrices: Cooperative, limits: &Limits) -> bool {
 }
 
 /// [`MlaAttend`] on cooperative matrices. The top it leaves is no more than the largest score, and no less than it by more
-/// than 8.
+/// than 4.
 ///
 /// # Panics
 /// When [`fits`] says no.

@@ -307,96 +307,76 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) groups: 
     var total = 0.0; // of this lane's positions
 
     for (var at = first; at < end; at += TILE) {
-        let more = at + TILE < end;
+        // Behind the last tile it is the last row that is asked for: no branch is between loads.
         if (ROUNDS > 0u) {
             let to = row_of(team, 0u) * PITCH + place;
             keep(KEYS + to, key_0);
             keep(to, value_0);
-            if (more) {
-                let source = cached_row(cached, at + TILE + row_of(team, 0u), end) + piece;
-                key_0 = latents[source + VECS];
-                value_0 = latents[source];
-            }
+            let source = cached_row(cached, at + TILE + row_of(team, 0u), end) + piece;
+            key_0 = latents[source + VECS];
+            value_0 = latents[source];
         }
         if (ROUNDS > 1u) {
             let to = row_of(team, 1u) * PITCH + place;
             keep(KEYS + to, key_1);
             keep(to, value_1);
-            if (more) {
-                let source = cached_row(cached, at + TILE + row_of(team, 1u), end) + piece;
-                key_1 = latents[source + VECS];
-                value_1 = latents[source];
-            }
+            let source = cached_row(cached, at + TILE + row_of(team, 1u), end) + piece;
+            key_1 = latents[source + VECS];
+            value_1 = latents[source];
         }
         if (ROUNDS > 2u) {
             let to = row_of(team, 2u) * PITCH + place;
             keep(KEYS + to, key_2);
             keep(to, value_2);
-            if (more) {
-                let source = cached_row(cached, at + TILE + row_of(team, 2u), end) + piece;
-                key_2 = latents[source + VECS];
-                value_2 = latents[source];
-            }
+            let source = cached_row(cached, at + TILE + row_of(team, 2u), end) + piece;
+            key_2 = latents[source + VECS];
+            value_2 = latents[source];
         }
         if (ROUNDS > 3u) {
             let to = row_of(team, 3u) * PITCH + place;
             keep(KEYS + to, key_3);
             keep(to, value_3);
-            if (more) {
-                let source = cached_row(cached, at + TILE + row_of(team, 3u), end) + piece;
-                key_3 = latents[source + VECS];
-                value_3 = latents[source];
-            }
+            let source = cached_row(cached, at + TILE + row_of(team, 3u), end) + piece;
+            key_3 = latents[source + VECS];
+            value_3 = latents[source];
         }
         if (ROUNDS > 4u) {
             let to = row_of(team, 4u) * PITCH + place;
             keep(KEYS + to, key_4);
             keep(to, value_4);
-            if (more) {
-                let source = cached_row(cached, at + TILE + row_of(team, 4u), end) + piece;
-                key_4 = latents[source + VECS];
-                value_4 = latents[source];
-            }
+            let source = cached_row(cached, at + TILE + row_of(team, 4u), end) + piece;
+            key_4 = latents[source + VECS];
+            value_4 = latents[source];
         }
         if (ROUNDS > 5u) {
             let to = row_of(team, 5u) * PITCH + place;
             keep(KEYS + to, key_5);
             keep(to, value_5);
-            if (more) {
-                let source = cached_row(cached, at + TILE + row_of(team, 5u), end) + piece;
-                key_5 = latents[source + VECS];
-                value_5 = latents[source];
-            }
+            let source = cached_row(cached, at + TILE + row_of(team, 5u), end) + piece;
+            key_5 = latents[source + VECS];
+            value_5 = latents[source];
         }
         if (ROUNDS > 6u) {
             let to = row_of(team, 6u) * PITCH + place;
             keep(KEYS + to, key_6);
             keep(to, value_6);
-            if (more) {
-                let source = cached_row(cached, at + TILE + row_of(team, 6u), end) + piece;
-                key_6 = latents[source + VECS];
-                value_6 = latents[source];
-            }
+            let source = cached_row(cached, at + TILE + row_of(team, 6u), end) + piece;
+            key_6 = latents[source + VECS];
+            value_6 = latents[source];
         }
         if (ROUNDS > 7u) {
             let to = row_of(team, 7u) * PITCH + place;
             keep(KEYS + to, key_7);
             keep(to, value_7);
-            if (more) {
-                let source = cached_row(cached, at + TILE + row_of(team, 7u), end) + piece;
-                key_7 = latents[source + VECS];
-                value_7 = latents[source];
-            }
+            let source = cached_row(cached, at + TILE + row_of(team, 7u), end) + piece;
+            key_7 = latents[source + VECS];
+            value_7 = latents[source];
         }
         if (SCALED) {
             keep_scales(lane, scales_0);
             if (TILE > LANES) { keep_scales(LANES + lane, scales_1); }
-            if (more) {
-                scales_0 = latents[cached_row(cached, at + TILE + min(lane, TILE - 1u), end) + 2u * VECS];
-                if (TILE > LANES) {
-                    scales_1 = latents[cached_row(cached, at + TILE + LANES + lane, end) + 2u * VECS];
-                }
-            }
+            scales_0 = latents[cached_row(cached, at + TILE + min(lane, TILE - 1u), end) + 2u * VECS];
+            if (TILE > LANES) { scales_1 = latents[cached_row(cached, at + TILE + LANES + lane, end) + 2u * VECS]; }
         }
         workgroupBarrier();
 

@@ -77,3 +77,21 @@ pub fn dispatch(attend: &MlaAttend<'_>, label: &str, matrices: Cooperative, targ
     )
     .costs(cost(s, attend.heads))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heads_of_released_models_fit() {
+        let limits = Limits { workgroup_memory: 32 << 10, ..Limits::LEAST };
+        let matrices = Cooperative { side: 16, lanes: 32 };
+        let fits = |format, head_dim, v| fits(CacheShape::gqa(format, 8, head_dim, v, 1), matrices, &limits);
+        for format in [CacheFormat::F16, CacheFormat::Q8] {
+            assert!([32, 64, 128].into_iter().all(|head_dim| fits(format, head_dim, head_dim)), "{format:?}");
+            assert!(!fits(format, 80, 80) && !fits(format, 256, 256) && !fits(format, 64, 32), "{format:?}");
+            assert!(!super::fits(CacheShape::mla(format, 128, 32, 1), matrices, &limits));
+        }
+        assert!(!fits(CacheFormat::F32, 64, 64));
+    }
+}

@@ -33,6 +33,7 @@ fn run_rows(gpu: &Gpu, case: &Case, input: Input, rows: StepRows) -> Result<Wors
     let how = Check {
         last_rows: if rows == StepRows::Runs { 13 } else { 1 },
         rounded: |v| f16::from_f32(v).to_f32(),
+        rounded_rows: |v| f16::from_f32(v).to_f32(),
         errors: [error, error],
     };
     check(gpu, case, input, how, |kernel, target| twin(kernel, gpu, rows, target))

@@ -56,11 +56,13 @@ struct Params {
     spans: u32,          // at most, of a row
     parts: u32,          // at most, spans of all rows of a step; of fewer rows than that
     group: u32,          // heads of a kv head
+    first_slot: u32,     // see parts/slots.wgsl
+    slots: u32,
 }
 
 @group(0) @binding(1) var<uniform> params: Params;
 @group(0) @binding(2) var<storage, read> query: array<vec4<f32>>;           // [rows, heads, HEAD_QUADS]
-@group(0) @binding(3) var<storage, read> latents: array<vec4<u32>>;         // [slots, context, KV_HEADS, ROW_VEC4]
+@group(0) @binding(3) var<storage, read> latents: array<vec4<u32>>;         // [slots here, context, KV_HEADS, ROW_VEC4]
 @group(0) @binding(4) var<storage, read_write> sums: array<vec4<f32>>;      // [rows, heads, spans, HEAD_QUADS]
 @group(0) @binding(5) var<storage, read_write> weights: array<vec2<f32>>;   // [rows, heads, spans] (maximum, sum)
 
@@ -165,7 +167,12 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) groups: 
         return; // the whole workgroup: the grid has as many spans as the longest row
     }
     let end = min(first + span, length);
-    let cached = row.y * params.context * KV_HEADS + kv_head;
+    // parts/slots.wgsl written out, for the same reason.
+    let slot = row.y - params.first_slot;
+    if (slot >= params.slots) {
+        return; // the whole workgroup: it has one row
+    }
+    let cached = slot * params.context * KV_HEADS + kv_head;
 
     // The first tile. What a lane carries of one is asked for at once, and of the next one as soon as this one's is
     // kept.

@@ -423,7 +423,7 @@ fn attention() -> Vec<Shader> {
                     heads: kv_heads * group,
                     spans: Spans::narrow(16),
                     query: &other,
-                    latents: &other,
+                    latents: &Slots::all(&other, 1),
                     sums: &other,
                     weights: &other,
                 };

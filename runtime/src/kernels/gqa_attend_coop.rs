@@ -72,7 +72,7 @@ pub fn dispatch(attend: &MlaAttend<'_>, label: &str, matrices: Cooperative, targ
             Spans::constant(),
         ]),
         &attend.params(blocks, group),
-        bindings(attend.step, &[attend.query, attend.latents], &[attend.sums, attend.weights]),
+        bindings(attend.step, &[attend.query, &attend.latents.buffer], &[attend.sums, attend.weights]),
         grid,
     )
     .costs(cost(s, attend.heads))

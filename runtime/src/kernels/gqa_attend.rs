@@ -1,6 +1,7 @@
 //! `gqa_attend.wgsl`: attention of grouped queries for rows that are apart, the twin of `mla_attend.wgsl` that is bound by
 //! what it reads of the cache.
 
+use super::matrix::GROUP;
 use super::mla_attend::{MlaAttend, Spans, cost};
 use super::mla_latent::{CacheFormat, CacheShape};
 use super::{STEP, Target, bindings, shader};
@@ -82,10 +83,12 @@ fn turns(shape: CacheShape) -> usize {
     value_vec4(shape).div_ceil(4)
 }
 
-/// Whether [`dispatch`] can be used for rows of this shape: keys and values are of the same whole groups.
+/// Whether [`dispatch`] can be used for rows of this shape: keys and values are of the same whole groups, or, where there
+/// are none, of what four lanes take in whole turns.
 pub fn fits(shape: CacheShape, target: Target) -> bool {
     let columns = shape.values;
-    columns.is_multiple_of(32)
+    let whole = if shape.format == CacheFormat::Q8 { GROUP } else { 4 * numbers(shape) };
+    columns.is_multiple_of(whole)
         && columns <= MOST_COLUMNS
         && shape.keys_from == columns
         && shape.latent == 2 * columns

@@ -46,7 +46,7 @@ fn scale_at(word: u32, group: u32) -> f32 {
 fn key_scale(lanes: Lanes, own: vec4<u32>, lane: u32, turn: u32, part: u32) -> f32 {
     let group = VALUE_VEC4 / 2u + 2u * turn;
     var word = scales_word(lanes, own, group / 2u, lane);
-    if ((VALUE_VEC4 / 2u & 1u) == 1u) {
+    if (VALUE_VEC4 / 2u % 2u == 1u) {
         word = select(word, scales_word(lanes, own, min(group / 2u + 1u, 3u), lane), part >= 2u);
     }
     return scale_at(word, group + (part >> 1u));

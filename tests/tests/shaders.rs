@@ -17,7 +17,6 @@ use zebra_runtime::engine::CacheFormat;
 use zebra_runtime::gpu::{Access, Buffer, Cooperative, Dispatch, Limits, Purpose};
 use zebra_runtime::kernels::add_parts::AddParts;
 use zebra_runtime::kernels::gqa_append::GqaAppend;
-use zebra_runtime::kernels::gqa_attend_coop;
 use zebra_runtime::kernels::gqa_combine::GqaCombine;
 use zebra_runtime::kernels::half_rows::{HalfRows, bytes as half_rows_bytes};
 use zebra_runtime::kernels::matmul_coop::{MatMulCoop, parts_bytes};
@@ -29,6 +28,7 @@ use zebra_runtime::kernels::read_bandwidth::ReadBandwidth;
 use zebra_runtime::kernels::rmsnorm::Columns;
 use zebra_runtime::kernels::slots::Slots;
 use zebra_runtime::kernels::{Matrix, Target, Twins};
+use zebra_runtime::kernels::{gqa_attend, gqa_attend_coop};
 use zebra_runtime::model::{Plan, PlanOptions};
 use zebra_runtime::weights::{Checkpoint, Preset, WeightFormat};
 use zebra_tests::files::TestFolder;
@@ -293,9 +293,15 @@ fn around_cooperative() -> Vec<Shader> {
 fn grouped() -> Vec<Shader> {
     let mut all = BTreeSet::new();
     let (step, other) = (control(4 * (1 + 3 * 512)), control(512 * 96));
-    for (kv_heads, group, head_dim, v) in
-        [(2, 2, 16, 16), (3, 3, 64, 64), (8, 4, 128, 128), (4, 8, 80, 80), (1, 1, 10, 7), (2, 2, 96, 32)]
-    {
+    for (kv_heads, group, head_dim, v) in [
+        (2, 2, 16, 16),
+        (3, 3, 64, 64),
+        (8, 4, 128, 128),
+        (4, 8, 80, 80),
+        (1, 1, 10, 7),
+        (2, 2, 96, 32),
+        (1, 8, 96, 96),
+    ] {
         for (format, spans) in [CacheFormat::F32, CacheFormat::F16, CacheFormat::Q8]
             .into_iter()
             .flat_map(|f| [(f, Spans::narrow(16)), (f, Spans::wide(16))])
@@ -326,6 +332,14 @@ fn grouped() -> Vec<Shader> {
                 weights: &other,
             };
             all.insert(Shader::of(&attend.dispatch("test", TARGET)));
+            // Teams that exchange by subgroup operations need subgroups of a size.
+            let roomy = Limits { workgroup_memory: 32 << 10, subgroup: 32, ..Limits::LEAST };
+            for limits in [Limits::LEAST, roomy] {
+                let target = Target { limits, ..TARGET };
+                if gqa_attend::fits(shape, target) {
+                    all.insert(Shader::of(&gqa_attend::dispatch(&attend, "test", target)));
+                }
+            }
             for codes in [None, GqaCombine::can_code(shape).then_some(&other)] {
                 let combine = GqaCombine {
                     step: &step,

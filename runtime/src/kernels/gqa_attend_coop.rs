@@ -1,7 +1,7 @@
 //! `gqa_attend_coop.wgsl`: grouped-query attention of single rows on cooperative matrices, the twin of `mla_attend.wgsl`
 //! for values and keys cached in f16 or int8.
 
-use super::mla_attend::{MlaAttend, Spans, cost};
+use super::mla_attend::{MlaAttend, cost};
 use super::mla_latent::{CacheFormat, CacheShape};
 use super::{STEP, Target, bindings, shader};
 use crate::gpu::{Cooperative, Dispatch, Extent, Grid, Limits};
@@ -69,7 +69,7 @@ pub fn dispatch(attend: &MlaAttend<'_>, label: &str, matrices: Cooperative, targ
             ("LINES", group.next_power_of_two().clamp(LEAST_LINES, side) as f64),
             ("KV_HEADS", s.kv_heads as f64),
             ("ROW_VEC4", (s.row_words() / 4) as f64),
-            Spans::constant(),
+            attend.spans.constant(),
         ]),
         &attend.params(blocks, group),
         bindings(attend.step, &[attend.query, &attend.latents.buffer], &[attend.sums, attend.weights]),

@@ -30,10 +30,12 @@ pub struct Spans {
     most: u32,
     /// Spans of all rows of a step at most; a row has one whatever it says.
     parts: u32,
+    /// Positions of the shortest span, of which all are multiples.
+    unit: u32,
 }
 
 impl Spans {
-    /// Positions of the shortest span, of which all are multiples.
+    /// Positions of the shortest span, where nothing else is said.
     pub const UNIT: u32 = 32;
 
     /// For steps of few rows: a row's spans follow from its own length alone, so that it does not matter which rows it
@@ -49,12 +51,19 @@ impl Spans {
 
     /// One order of summation, however many rows there are.
     pub fn one() -> Self {
-        Self { most: 1, parts: 1 }
+        Self { most: 1, parts: 1, unit: Self::UNIT }
     }
 
     /// At most `most` spans of each row, and `parts` of all.
     pub fn new(context: usize, most: u32, parts: u32) -> Self {
-        Self { most: most.clamp(1, (context as u32).div_ceil(Self::UNIT).max(1)), parts }
+        let unit = Self::UNIT;
+        Self { most: most.clamp(1, (context as u32).div_ceil(unit).max(1)), parts, unit }
+    }
+
+    /// As many spans or fewer, in multiples of so many positions, of which `UNIT` is a divisor; at most `most` of a row.
+    #[must_use]
+    pub fn in_units(self, unit: u32, most: u32) -> Self {
+        Self { most: self.most.min(most).max(1), unit, ..self }
     }
 
     /// Spans that each row of a step has room for.
@@ -64,7 +73,7 @@ impl Spans {
 
     /// Positions of a span of a row, in a step of so many rows.
     pub fn positions(self, length: usize, rows: usize) -> usize {
-        length.div_ceil(self.of_step(rows) * Self::UNIT as usize) * Self::UNIT as usize
+        length.div_ceil(self.of_step(rows) * self.unit as usize) * self.unit as usize
     }
 
     /// Spans of all rows together that buffers must have room for, in steps of at most so many rows.
@@ -74,7 +83,7 @@ impl Spans {
 
     /// Spans of the longest row of a step.
     pub fn extent(self) -> Extent {
-        Extent::Spans { unit: Self::UNIT, most: self.most, parts: self.parts }
+        Extent::Spans { unit: self.unit, most: self.most, parts: self.parts }
     }
 
     /// Whether they are for steps of few rows.
@@ -86,8 +95,8 @@ impl Spans {
         [self.most, self.parts]
     }
 
-    pub(crate) fn constant() -> (&'static str, f64) {
-        ("SPAN_UNIT", f64::from(Self::UNIT))
+    pub(crate) fn constant(self) -> (&'static str, f64) {
+        ("SPAN_UNIT", f64::from(self.unit))
     }
 }
 
@@ -234,7 +243,7 @@ impl MlaAttend<'_> {
                 ("K_SHARES", t.k_shares as f64),
                 ("SHARES", (t.lanes / t.sums(s)) as f64),
                 ("POOL", t.pool(s) as f64),
-                Spans::constant(),
+                self.spans.constant(),
             ]),
             &self.params(blocks, group),
             bindings(self.step, &[self.query, &self.latents.buffer], &[self.sums, self.weights]),

@@ -2,7 +2,7 @@
 //! f16 or int8.
 
 use super::gqa_attend_coop;
-use super::mla_attend::{MlaAttend, Spans, cost};
+use super::mla_attend::{MlaAttend, cost};
 use super::mla_latent::{CacheFormat, CacheShape};
 use super::{STEP, Target, bindings, shader};
 use crate::gpu::{Cooperative, Dispatch, Extent, Grid, Limits};
@@ -152,7 +152,7 @@ pub fn dispatch(
             ("WHOLE", f64::from(u8::from(t.whole(s, group, rows)))),
             ("ROWS", rows as f64),
             ("ROW_HEADS", row_heads as f64),
-            Spans::constant(),
+            attend.spans.constant(),
         ]),
         &attend.params(blocks, group),
         bindings(attend.step, &[attend.query, &attend.latents.buffer], &[attend.sums, attend.weights]),

@@ -7,6 +7,7 @@ pub mod coded;
 pub mod embed;
 pub mod gated_norm;
 pub mod gqa_append;
+pub mod gqa_attend;
 pub mod gqa_attend_coop;
 pub mod gqa_combine;
 pub mod half_rows;

@@ -9,6 +9,7 @@ use crate::Result;
 use crate::config::AttentionConfig;
 use crate::gpu::{Buffer, Dispatch, Limits};
 use crate::kernels::gqa_append::GqaAppend;
+use crate::kernels::gqa_attend;
 use crate::kernels::gqa_combine::GqaCombine;
 use crate::kernels::mla_attend::MlaAttend;
 use crate::kernels::mla_attend_coop::{self, StepRows};
@@ -103,12 +104,21 @@ impl Mixer for Attention {
             }
             .dispatch(label, target)
         }));
-        let spans = options.spans(pass.is_wide());
+        // Rows of a prompt share what they read, and one order of summation is mla_attend's.
+        let apart = !pass.is_chunked() && !target.twins.plain && gqa_attend::fits(shape, target);
+        let mut spans = options.spans(pass.is_wide());
+        if apart {
+            spans = gqa_attend::spans(shape, spans);
+        }
         let (sums, weights) = (&work.sums, &work.weights);
         let rows = if pass.is_chunked() { StepRows::Runs } else { StepRows::Apart };
         all.extend(state.dispatches(|latents| {
             let attend = MlaAttend { step, shape, heads, spans, query, latents, sums, weights };
-            mla_attend_coop::attend(&attend, label, rows, target)
+            if apart {
+                gqa_attend::dispatch(&attend, label, target)
+            } else {
+                mla_attend_coop::attend(&attend, label, rows, target)
+            }
         }));
         let o = work.heads.strided(heads * self.head_dim);
         let codes = pass.codes(work, GqaCombine::can_code(shape)).map(|c| c.codes);

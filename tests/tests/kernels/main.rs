@@ -3,6 +3,7 @@
 mod add_parts;
 mod embed;
 mod gqa_append;
+mod gqa_attend;
 mod gqa_attend_coop;
 mod gqa_chain;
 mod gqa_combine;

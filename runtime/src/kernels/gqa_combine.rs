@@ -62,7 +62,7 @@ impl GqaCombine<'_> {
             ("WG", lanes as f64),
             ("QUADS", quads as f64),
             ("SHARES", (lanes / quads) as f64),
-            Spans::constant(),
+            self.spans.constant(),
         ]);
         constants.extend(coding.constants);
         let mut sources =

@@ -19,6 +19,9 @@ const MOST_SPANS: u32 = 128;
 /// Spans of all rows of a wide step, where it has fewer rows than that.
 const WIDE_PARTS: u32 = 512;
 
+/// Numbers that a span leaves, from which on spans are longer and in wide steps fewer.
+const HEAVY_SUMS: usize = 16 << 10;
+
 /// Heads of a workgroup at most. More heads read a row less often; fewer share a short context among more workgroups.
 const MOST_HEADS: usize = 16;
 
@@ -29,10 +32,12 @@ pub struct Spans {
     most: u32,
     /// Spans of all rows of a step at most; a row has one whatever it says.
     parts: u32,
+    /// Positions of the shortest span, of which all are multiples.
+    unit: u32,
 }
 
 impl Spans {
-    /// Positions of the shortest span, of which all are multiples.
+    /// Positions of the shortest span, where it leaves little.
     pub const UNIT: u32 = 32;
 
     /// For steps of few rows: a row's spans follow from its own length alone, so that it does not matter which rows it
@@ -48,12 +53,26 @@ impl Spans {
 
     /// One order of summation, however many rows there are.
     pub fn one() -> Self {
-        Self { most: 1, parts: 1 }
+        Self { most: 1, parts: 1, unit: Self::UNIT }
     }
 
     /// At most `most` spans of each row, and `parts` of all.
     pub fn new(context: usize, most: u32, parts: u32) -> Self {
-        Self { most: most.clamp(1, (context as u32).div_ceil(Self::UNIT).max(1)), parts }
+        Self { most, parts, unit: Self::UNIT }.within(context)
+    }
+
+    /// Longer ones, and half as many in a wide step, where the sums that a span leaves are as much as [`HEAVY_SUMS`]:
+    /// queries and sums would be moved for longer than cached rows.
+    pub fn of_sums(self, heads: usize, shape: CacheShape) -> Self {
+        if self.most == 1 || 4 * heads * shape.value_quads() < HEAVY_SUMS {
+            return self;
+        }
+        let parts = if self.of_few_rows() { self.parts } else { self.parts / 2 };
+        Self { parts, unit: 2 * self.unit, ..self }.within(shape.context)
+    }
+
+    fn within(self, context: usize) -> Self {
+        Self { most: self.most.clamp(1, (context as u32).div_ceil(self.unit).max(1)), ..self }
     }
 
     /// Spans that each row of a step has room for.
@@ -63,7 +82,7 @@ impl Spans {
 
     /// Positions of a span of a row, in a step of so many rows.
     pub fn positions(self, length: usize, rows: usize) -> usize {
-        length.div_ceil(self.of_step(rows) * Self::UNIT as usize) * Self::UNIT as usize
+        length.div_ceil(self.of_step(rows) * self.unit as usize) * self.unit as usize
     }
 
     /// Spans of all rows together that buffers must have room for, in steps of at most so many rows.
@@ -73,7 +92,7 @@ impl Spans {
 
     /// Spans of the longest row of a step.
     pub fn extent(self) -> Extent {
-        Extent::Spans { unit: Self::UNIT, most: self.most, parts: self.parts }
+        Extent::Spans { unit: self.unit, most: self.most, parts: self.parts }
     }
 
     /// Whether they are for steps of few rows.
@@ -85,8 +104,8 @@ impl Spans {
         [self.most, self.parts]
     }
 
-    pub(crate) fn constant() -> (&'static str, f64) {
-        ("SPAN_UNIT", f64::from(Self::UNIT))
+    pub(crate) fn constant(self) -> (&'static str, f64) {
+        ("SPAN_UNIT", f64::from(self.unit))
     }
 }
 
@@ -232,7 +251,7 @@ impl MlaAttend<'_> {
                 ("K_SHARES", t.k_shares as f64),
                 ("SHARES", (t.lanes / t.sums(s)) as f64),
                 ("POOL", t.pool(s) as f64),
-                Spans::constant(),
+                self.spans.constant(),
             ]),
             &self.params(blocks, group),
             bindings(self.step, &[self.query, self.latents], &[self.sums, self.weights]),

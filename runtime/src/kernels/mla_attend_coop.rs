@@ -1,7 +1,8 @@
 //! `mla_attend_coop.wgsl`: attention on cooperative matrices, the twin of `mla_attend.wgsl` for rows cached in
 //! f16 or int8.
 
-use super::mla_attend::{MlaAttend, Spans, cost};
+use super::mla_attend::{MlaAttend, cost};
+use super::mla_attend_wide;
 use super::mla_latent::{CacheFormat, CacheShape};
 use super::{STEP, Target, bindings, shader};
 use crate::gpu::{Cooperative, Dispatch, Extent, Grid, Limits};
@@ -96,9 +97,12 @@ pub fn attend(attend: &MlaAttend<'_>, label: &str, rows: StepRows, target: Targe
     let s = attend.shape;
     let latents = s.keys_from == 0;
     let fills = latents || rows == StepRows::Runs || attend.heads / s.kv_heads >= MANY_HEADS;
-    match target.twins.mla_attend_coop.filter(|m| fills && fits(s, *m, &target.limits)) {
-        Some(matrices) => dispatch(attend, label, rows, matrices, target),
-        None => attend.dispatch(label, target),
+    match target.twins.mla_attend_coop.filter(|_| fills) {
+        Some(matrices) if fits(s, matrices, &target.limits) => dispatch(attend, label, rows, matrices, target),
+        Some(matrices) if mla_attend_wide::fits(s, matrices, &target.limits) => {
+            mla_attend_wide::dispatch(attend, label, matrices, target)
+        }
+        _ => attend.dispatch(label, target),
     }
 }
 
@@ -147,7 +151,7 @@ pub fn dispatch(
             ("WHOLE", f64::from(u8::from(t.whole(s, group, rows)))),
             ("ROWS", rows as f64),
             ("ROW_HEADS", row_heads as f64),
-            Spans::constant(),
+            attend.spans.constant(),
         ]),
         &attend.params(blocks, group),
         bindings(attend.step, &[attend.query, attend.latents], &[attend.sums, attend.weights]),

@@ -83,7 +83,7 @@ impl MlaCombine<'_> {
             ("LANES_A_ROW", lanes_a_row as f64),
             ("ROWS", rows as f64),
             ("OCTS", octs.div_ceil(lanes_a_row) as f64),
-            Spans::constant(),
+            self.spans.constant(),
         ]);
         constants.extend(part.constants());
         constants.extend(coding.constants);

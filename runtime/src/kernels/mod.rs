@@ -19,6 +19,7 @@ pub mod matvec;
 pub mod matvec_i8;
 pub mod mla_attend;
 pub mod mla_attend_coop;
+pub mod mla_attend_wide;
 pub mod mla_combine;
 pub mod mla_latent;
 pub mod mla_project;

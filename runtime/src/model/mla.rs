@@ -187,7 +187,7 @@ impl Mixer for Mla {
                 MlaQuery { step, shape: s, heads: h, q, q_stride, turns, kv_b, scale, query }.dispatch(label, target),
             );
         }
-        let spans = options.spans(pass.is_wide());
+        let spans = options.spans(pass.is_wide()).of_sums(h.heads, s);
         let (sums, weights) = (&work.sums, &work.weights);
         let attend = MlaAttend { step, shape: s, heads: h.heads, spans, query, latents, sums, weights };
         all.push(mla_attend_coop::attend(&attend, label, StepRows::Apart, target));

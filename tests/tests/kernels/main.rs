@@ -12,6 +12,7 @@ mod matmul_coop;
 mod matmul_i8;
 mod mla_attend;
 mod mla_attend_coop;
+mod mla_attend_wide;
 mod mla_chain;
 mod mla_combine;
 mod mla_latent;

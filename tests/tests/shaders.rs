@@ -23,7 +23,11 @@ use zebra_runtime::kernels::matmul_coop::{MatMulCoop, parts_bytes};
 use zebra_runtime::kernels::mla_attend::{MlaAttend, Spans};
 use zebra_runtime::kernels::mla_attend_coop::{self, StepRows};
 use zebra_runtime::kernels::mla_attend_wide;
+use zebra_runtime::kernels::mla_combine::MlaCombine;
+use zebra_runtime::kernels::mla_combine_coop;
 use zebra_runtime::kernels::mla_latent::CacheShape;
+use zebra_runtime::kernels::mla_query::{MlaHeads, MlaQuery};
+use zebra_runtime::kernels::mla_query_coop;
 use zebra_runtime::kernels::product::{Epilogue, Norm};
 use zebra_runtime::kernels::read_bandwidth::ReadBandwidth;
 use zebra_runtime::kernels::rmsnorm::Columns;
@@ -416,6 +420,40 @@ fn attention() -> Vec<Shader> {
                 if mla_attend_wide::fits(attend.shape, matrices, &limits) {
                     let target = Target { limits, ..TARGET };
                     all.insert(Shader::of(&mla_attend_wide::dispatch(&attend, "test", matrices, target)));
+                }
+            }
+            let queries = control(512 * 32 * 880);
+            for weights in [WeightFormat::F16, WeightFormat::Q8, WeightFormat::Q4] {
+                let limits = Limits { binding: 4 << 20, storage_buffers: 10, ..Limits::LEAST };
+                let kv_b = Matrix::new("kv_b", weights, 8 * (64 + 128), 816, &limits);
+                let pieces = Matrix::new("kv_b", weights, 8 * (64 + 128), 816, &Limits { binding: 1 << 20, ..limits });
+                for kv_b in [kv_b, pieces] {
+                    let combine = MlaCombine {
+                        step: &step,
+                        shape: CacheShape::mla(format, 816, 64, 16),
+                        heads: MlaHeads { heads: 32, kv_heads: 8, nope: 64, v: 128 },
+                        spans: Spans::wide(16),
+                        sums: &other,
+                        weights: &other,
+                        kv_b: &kv_b,
+                        o: &other,
+                        o_stride: 32 * 128,
+                        codes: None,
+                    };
+                    let target = Target { limits, ..TARGET };
+                    all.insert(Shader::of(&mla_combine_coop::dispatch(&combine, "test", matrices, target)));
+                    let query = MlaQuery {
+                        step: &step,
+                        shape: combine.shape,
+                        heads: combine.heads,
+                        q: &other,
+                        q_stride: 32 * 128,
+                        turns: &other,
+                        kv_b: &kv_b,
+                        scale: 1.0,
+                        query: &queries,
+                    };
+                    all.insert(Shader::of(&mla_query_coop::dispatch(&query, "test", matrices, target)));
                 }
             }
             for (kv_heads, group, head_dim) in [(8, 4, 128), (3, 3, 64), (2, 8, 80)] {

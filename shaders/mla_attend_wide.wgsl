@@ -1,11 +1,12 @@
 // mla_attend_coop.wgsl for latents too wide for it: the queries of all lines would not fit beside a tile.
 //
-// One workgroup owns LINES heads of one row and a span of positions, which it walks in tiles of SIDE. Each subgroup
+// One workgroup owns LINES heads of one row and a span of positions, which it walks in tiles of TILE. Each subgroup
 // owns a part of a key's columns, of which it keeps the queries' matrices in registers, and columns of matrices of the
 // values. For each tile
 //   1. the cached rows become f16 in workgroup memory, by rounds of all lanes, and the next tile's are asked for;
-//   2. a subgroup multiplies its columns of all lines and positions, and leaves its part of the scores;
-//   3. LINE_LANES lanes put a line's scores together, a quad and half of the parts each, and weigh them;
+//   2. a subgroup multiplies its columns of all lines at SIDE positions, and leaves its part of the scores;
+//   3. LINE_LANES lanes put a line's scores together, a quad each, and weigh them; where a tile has half as many quads,
+//      two of them share one's parts;
 //   4. a subgroup sums its columns of the values for all lines.
 // Weights are taken by a maximum that only moves when a score exceeds it by RISE, and queries are divided by a power of
 // two, as in mla_attend_coop.wgsl.
@@ -14,30 +15,34 @@ override LANES: u32;          // of a subgroup: SIDE * SIDE / 8
 override LATENT_QUADS: u32;   // of a row, before those of the rope
 override ROW_QUADS: u32;      // latent_quads + rope_quads
 override ROW_VEC4: u32;       // of a cached row
-override STEPS: u32;          // matrices of a row for each subgroup: 8 at most
+override TILES: u32;          // matrices along the positions: 1 or 2
+override STEPS: u32;          // matrices of a key for each subgroup: 8 at most
 override WHOLE: bool;         // heads fill their blocks, and values their matrices: sums are put out as they are
 
 const SUBGROUPS: u32 = 8u;
 const KV_HEADS: u32 = 1u;     // for parts/coop_cache_*.wgsl: rows of a position
-const TILE: u32 = SIDE;       // positions
 const QUADS: u32 = SIDE / 4u; // of a matrix's row
 const LINES: u32 = 2u * SIDE;
 const RISE: f32 = 8.0;
 const NONE: f32 = -1e30;
 
 override WG: u32 = SUBGROUPS * LANES;
-override LINE_LANES: u32 = WG / LINES;           // 2 * QUADS
+override TILE: u32 = TILES * SIDE;               // positions
+override TILE_QUADS: u32 = TILES * QUADS;
+override PARTS: u32 = SUBGROUPS / TILES;         // of a key's columns
+override LINE_LANES: u32 = WG / LINES;           // 2 * QUADS: as many as a tile's quads, or twice
 override QUERY_LANES: u32 = WG / SIDE;           // of a line whose query is read
-override FILLED: u32 = SUBGROUPS * STEPS * QUADS;    // of a row in workgroup memory
+override FILLED: u32 = PARTS * STEPS * QUADS;    // of a row in workgroup memory
+override QUERY_ROUNDS: u32 = FILLED / QUERY_LANES;   // 16 at most
 override PITCH: u32 = FILLED + 2u;               // 16 bytes over, so that rows lie in different banks
 override VALUE_COLUMNS: u32 = (LATENT_QUADS + QUADS - 1u) / QUADS;              // of matrices
-override COLUMNS: u32 = (VALUE_COLUMNS + SUBGROUPS - 1u) / SUBGROUPS;           // of a subgroup: STEPS at most
+override COLUMNS: u32 = (VALUE_COLUMNS + SUBGROUPS - 1u) / SUBGROUPS;           // of a subgroup: 8 at most
 const SCORE_PITCH: u32 = SUBGROUPS * QUADS + 2u;
-const SHARE_PITCH: u32 = QUADS + 2u;
+override SHARE_PITCH: u32 = TILE_QUADS + 2u;
 
 override CACHED: u32 = TILE * PITCH;
 const SCORES: u32 = LINES * SCORE_PITCH;
-const SHARES: u32 = LINES * SHARE_PITCH;
+override SHARES: u32 = LINES * SHARE_PITCH;
 
 struct Params {
     heads: u32,
@@ -56,8 +61,8 @@ struct Params {
 
 // Each is whole 16 bytes long: see mla_attend_coop.wgsl.
 var<workgroup> tile: array<vec4<f16>, CACHED>;     // [TILE, PITCH]; before, queries of SIDE lines
-var<workgroup> scores: array<vec4<f32>, SCORES>;   // [LINES, SCORE_PITCH]: a part of each subgroup; or two matrices of
-                                                   // each, of all lines
+var<workgroup> scores: array<vec4<f32>, SCORES>;   // [LINES, PARTS, TILE_QUADS], SCORE_PITCH apart; or two matrices of
+                                                   // each subgroup, of all lines
 var<workgroup> shares: array<vec4<f16>, SHARES>;   // [LINES, SHARE_PITCH]: weights
 var<workgroup> fades: array<f32, LINES>;           // of what was summed before this tile; first, what scales scores up
 var<workgroup> risen: vec4<u32>;                   // .x: whether any of them is not 1
@@ -95,35 +100,21 @@ fn ask_queries(row: u32, head: u32, there: bool, lid: u32) -> Queries {
     let part = lid % QUERY_LANES;
     var a: Queries;
     a.q0 = query_quad(at, part, there);
-    a.q1 = query_quad(at, part + QUERY_LANES, there);
-    if (STEPS > 1u) {
-        a.q2 = query_quad(at, part + 2u * QUERY_LANES, there);
-        a.q3 = query_quad(at, part + 3u * QUERY_LANES, there);
-    }
-    if (STEPS > 2u) {
-        a.q4 = query_quad(at, part + 4u * QUERY_LANES, there);
-        a.q5 = query_quad(at, part + 5u * QUERY_LANES, there);
-    }
-    if (STEPS > 3u) {
-        a.q6 = query_quad(at, part + 6u * QUERY_LANES, there);
-        a.q7 = query_quad(at, part + 7u * QUERY_LANES, there);
-    }
-    if (STEPS > 4u) {
-        a.q8 = query_quad(at, part + 8u * QUERY_LANES, there);
-        a.q9 = query_quad(at, part + 9u * QUERY_LANES, there);
-    }
-    if (STEPS > 5u) {
-        a.q10 = query_quad(at, part + 10u * QUERY_LANES, there);
-        a.q11 = query_quad(at, part + 11u * QUERY_LANES, there);
-    }
-    if (STEPS > 6u) {
-        a.q12 = query_quad(at, part + 12u * QUERY_LANES, there);
-        a.q13 = query_quad(at, part + 13u * QUERY_LANES, there);
-    }
-    if (STEPS > 7u) {
-        a.q14 = query_quad(at, part + 14u * QUERY_LANES, there);
-        a.q15 = query_quad(at, part + 15u * QUERY_LANES, there);
-    }
+    if (QUERY_ROUNDS > 1u) { a.q1 = query_quad(at, part + 1u * QUERY_LANES, there); }
+    if (QUERY_ROUNDS > 2u) { a.q2 = query_quad(at, part + 2u * QUERY_LANES, there); }
+    if (QUERY_ROUNDS > 3u) { a.q3 = query_quad(at, part + 3u * QUERY_LANES, there); }
+    if (QUERY_ROUNDS > 4u) { a.q4 = query_quad(at, part + 4u * QUERY_LANES, there); }
+    if (QUERY_ROUNDS > 5u) { a.q5 = query_quad(at, part + 5u * QUERY_LANES, there); }
+    if (QUERY_ROUNDS > 6u) { a.q6 = query_quad(at, part + 6u * QUERY_LANES, there); }
+    if (QUERY_ROUNDS > 7u) { a.q7 = query_quad(at, part + 7u * QUERY_LANES, there); }
+    if (QUERY_ROUNDS > 8u) { a.q8 = query_quad(at, part + 8u * QUERY_LANES, there); }
+    if (QUERY_ROUNDS > 9u) { a.q9 = query_quad(at, part + 9u * QUERY_LANES, there); }
+    if (QUERY_ROUNDS > 10u) { a.q10 = query_quad(at, part + 10u * QUERY_LANES, there); }
+    if (QUERY_ROUNDS > 11u) { a.q11 = query_quad(at, part + 11u * QUERY_LANES, there); }
+    if (QUERY_ROUNDS > 12u) { a.q12 = query_quad(at, part + 12u * QUERY_LANES, there); }
+    if (QUERY_ROUNDS > 13u) { a.q13 = query_quad(at, part + 13u * QUERY_LANES, there); }
+    if (QUERY_ROUNDS > 14u) { a.q14 = query_quad(at, part + 14u * QUERY_LANES, there); }
+    if (QUERY_ROUNDS > 15u) { a.q15 = query_quad(at, part + 15u * QUERY_LANES, there); }
     return a;
 }
 
@@ -145,51 +136,43 @@ fn keep_queries(a: Queries, lid: u32) -> f32 {
     let down = bitcast<f32>((258u - bits) << 23u);
     let to = lid / QUERY_LANES * PITCH + lid % QUERY_LANES;
     tile[to] = vec4<f16>(a.q0 * down);
-    tile[to + QUERY_LANES] = vec4<f16>(a.q1 * down);
-    if (STEPS > 1u) {
-        tile[to + 2u * QUERY_LANES] = vec4<f16>(a.q2 * down);
-        tile[to + 3u * QUERY_LANES] = vec4<f16>(a.q3 * down);
-    }
-    if (STEPS > 2u) {
-        tile[to + 4u * QUERY_LANES] = vec4<f16>(a.q4 * down);
-        tile[to + 5u * QUERY_LANES] = vec4<f16>(a.q5 * down);
-    }
-    if (STEPS > 3u) {
-        tile[to + 6u * QUERY_LANES] = vec4<f16>(a.q6 * down);
-        tile[to + 7u * QUERY_LANES] = vec4<f16>(a.q7 * down);
-    }
-    if (STEPS > 4u) {
-        tile[to + 8u * QUERY_LANES] = vec4<f16>(a.q8 * down);
-        tile[to + 9u * QUERY_LANES] = vec4<f16>(a.q9 * down);
-    }
-    if (STEPS > 5u) {
-        tile[to + 10u * QUERY_LANES] = vec4<f16>(a.q10 * down);
-        tile[to + 11u * QUERY_LANES] = vec4<f16>(a.q11 * down);
-    }
-    if (STEPS > 6u) {
-        tile[to + 12u * QUERY_LANES] = vec4<f16>(a.q12 * down);
-        tile[to + 13u * QUERY_LANES] = vec4<f16>(a.q13 * down);
-    }
-    if (STEPS > 7u) {
-        tile[to + 14u * QUERY_LANES] = vec4<f16>(a.q14 * down);
-        tile[to + 15u * QUERY_LANES] = vec4<f16>(a.q15 * down);
-    }
+    if (QUERY_ROUNDS > 1u) { tile[to + 1u * QUERY_LANES] = vec4<f16>(a.q1 * down); }
+    if (QUERY_ROUNDS > 2u) { tile[to + 2u * QUERY_LANES] = vec4<f16>(a.q2 * down); }
+    if (QUERY_ROUNDS > 3u) { tile[to + 3u * QUERY_LANES] = vec4<f16>(a.q3 * down); }
+    if (QUERY_ROUNDS > 4u) { tile[to + 4u * QUERY_LANES] = vec4<f16>(a.q4 * down); }
+    if (QUERY_ROUNDS > 5u) { tile[to + 5u * QUERY_LANES] = vec4<f16>(a.q5 * down); }
+    if (QUERY_ROUNDS > 6u) { tile[to + 6u * QUERY_LANES] = vec4<f16>(a.q6 * down); }
+    if (QUERY_ROUNDS > 7u) { tile[to + 7u * QUERY_LANES] = vec4<f16>(a.q7 * down); }
+    if (QUERY_ROUNDS > 8u) { tile[to + 8u * QUERY_LANES] = vec4<f16>(a.q8 * down); }
+    if (QUERY_ROUNDS > 9u) { tile[to + 9u * QUERY_LANES] = vec4<f16>(a.q9 * down); }
+    if (QUERY_ROUNDS > 10u) { tile[to + 10u * QUERY_LANES] = vec4<f16>(a.q10 * down); }
+    if (QUERY_ROUNDS > 11u) { tile[to + 11u * QUERY_LANES] = vec4<f16>(a.q11 * down); }
+    if (QUERY_ROUNDS > 12u) { tile[to + 12u * QUERY_LANES] = vec4<f16>(a.q12 * down); }
+    if (QUERY_ROUNDS > 13u) { tile[to + 13u * QUERY_LANES] = vec4<f16>(a.q13 * down); }
+    if (QUERY_ROUNDS > 14u) { tile[to + 14u * QUERY_LANES] = vec4<f16>(a.q14 * down); }
+    if (QUERY_ROUNDS > 15u) { tile[to + 15u * QUERY_LANES] = vec4<f16>(a.q15 * down); }
     return bitcast<f32>((bits - 4u) << 23u);
 }
 
 // The largest, or the sum, of what the lanes of a line have for its quads of positions.
 fn most_of_line(v: f32) -> f32 {
     var most = max(v, subgroupShuffleXor(v, 1u));
-    if (QUADS > 2u) {
+    if (TILE_QUADS > 2u) {
         most = max(most, subgroupShuffleXor(most, 2u));
+    }
+    if (TILE_QUADS > 4u) {
+        most = max(most, subgroupShuffleXor(most, 4u));
     }
     return most;
 }
 
 fn sum_of_line(v: f32) -> f32 {
     var sum = v + subgroupShuffleXor(v, 1u);
-    if (QUADS > 2u) {
+    if (TILE_QUADS > 2u) {
         sum += subgroupShuffleXor(sum, 2u);
+    }
+    if (TILE_QUADS > 4u) {
+        sum += subgroupShuffleXor(sum, 4u);
     }
     return sum;
 }
@@ -255,9 +238,10 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) groups: 
     if (ROUNDS > 6u) { next_6 = ask(6u, lid, cached + first, count); }
     if (ROUNDS > 7u) { next_7 = ask(7u, lid, cached + first, count); }
 
-    // The subgroup's columns of keys, and those of the values: one that is not there is another's again, and has the
-    // same sums.
-    let key_from = subgroup * STEPS * QUADS;
+    // The subgroup's columns of keys and its positions, and its columns of the values: one that is not there is another's
+    // again, and has the same sums.
+    let columns_from = subgroup / TILES * STEPS * QUADS;
+    let key_from = subgroup % TILES * SIDE * PITCH + columns_from;
     let column_0 = min(subgroup, VALUE_COLUMNS - 1u);
     let column_1 = min(subgroup + SUBGROUPS, VALUE_COLUMNS - 1u);
     let column_2 = min(subgroup + 2u * SUBGROUPS, VALUE_COLUMNS - 1u);
@@ -267,7 +251,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) groups: 
     let column_6 = min(subgroup + 6u * SUBGROUPS, VALUE_COLUMNS - 1u);
     let column_7 = min(subgroup + 7u * SUBGROUPS, VALUE_COLUMNS - 1u);
     // Its parts of the scores, and its place in `scores` for others.
-    let score_0 = subgroup * QUADS;
+    let score_0 = subgroup / TILES * TILE_QUADS + subgroup % TILES * QUADS;
     let score_1 = SIDE * SCORE_PITCH + score_0;
     let mine = subgroup * (LINES * QUADS);
     let mine_1 = mine + SIDE * QUADS;
@@ -286,14 +270,14 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) groups: 
     var q05 = Left();
     var q06 = Left();
     var q07 = Left();
-    if (STEPS > 0u) { q00 = coopLoadT<Left>(&tile[key_from + 0u * QUADS], PITCH); }
-    if (STEPS > 1u) { q01 = coopLoadT<Left>(&tile[key_from + 1u * QUADS], PITCH); }
-    if (STEPS > 2u) { q02 = coopLoadT<Left>(&tile[key_from + 2u * QUADS], PITCH); }
-    if (STEPS > 3u) { q03 = coopLoadT<Left>(&tile[key_from + 3u * QUADS], PITCH); }
-    if (STEPS > 4u) { q04 = coopLoadT<Left>(&tile[key_from + 4u * QUADS], PITCH); }
-    if (STEPS > 5u) { q05 = coopLoadT<Left>(&tile[key_from + 5u * QUADS], PITCH); }
-    if (STEPS > 6u) { q06 = coopLoadT<Left>(&tile[key_from + 6u * QUADS], PITCH); }
-    if (STEPS > 7u) { q07 = coopLoadT<Left>(&tile[key_from + 7u * QUADS], PITCH); }
+    if (STEPS > 0u) { q00 = coopLoadT<Left>(&tile[columns_from + 0u * QUADS], PITCH); }
+    if (STEPS > 1u) { q01 = coopLoadT<Left>(&tile[columns_from + 1u * QUADS], PITCH); }
+    if (STEPS > 2u) { q02 = coopLoadT<Left>(&tile[columns_from + 2u * QUADS], PITCH); }
+    if (STEPS > 3u) { q03 = coopLoadT<Left>(&tile[columns_from + 3u * QUADS], PITCH); }
+    if (STEPS > 4u) { q04 = coopLoadT<Left>(&tile[columns_from + 4u * QUADS], PITCH); }
+    if (STEPS > 5u) { q05 = coopLoadT<Left>(&tile[columns_from + 5u * QUADS], PITCH); }
+    if (STEPS > 6u) { q06 = coopLoadT<Left>(&tile[columns_from + 6u * QUADS], PITCH); }
+    if (STEPS > 7u) { q07 = coopLoadT<Left>(&tile[columns_from + 7u * QUADS], PITCH); }
     workgroupBarrier();
     let up_1 = keep_queries(queries_1, lid);
     if (lid % QUERY_LANES == 0u) {
@@ -309,18 +293,18 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) groups: 
     var q15 = Left();
     var q16 = Left();
     var q17 = Left();
-    if (STEPS > 0u) { q10 = coopLoadT<Left>(&tile[key_from + 0u * QUADS], PITCH); }
-    if (STEPS > 1u) { q11 = coopLoadT<Left>(&tile[key_from + 1u * QUADS], PITCH); }
-    if (STEPS > 2u) { q12 = coopLoadT<Left>(&tile[key_from + 2u * QUADS], PITCH); }
-    if (STEPS > 3u) { q13 = coopLoadT<Left>(&tile[key_from + 3u * QUADS], PITCH); }
-    if (STEPS > 4u) { q14 = coopLoadT<Left>(&tile[key_from + 4u * QUADS], PITCH); }
-    if (STEPS > 5u) { q15 = coopLoadT<Left>(&tile[key_from + 5u * QUADS], PITCH); }
-    if (STEPS > 6u) { q16 = coopLoadT<Left>(&tile[key_from + 6u * QUADS], PITCH); }
-    if (STEPS > 7u) { q17 = coopLoadT<Left>(&tile[key_from + 7u * QUADS], PITCH); }
-    // Who weighs what: a line's quad of positions, with half of the parts.
+    if (STEPS > 0u) { q10 = coopLoadT<Left>(&tile[columns_from + 0u * QUADS], PITCH); }
+    if (STEPS > 1u) { q11 = coopLoadT<Left>(&tile[columns_from + 1u * QUADS], PITCH); }
+    if (STEPS > 2u) { q12 = coopLoadT<Left>(&tile[columns_from + 2u * QUADS], PITCH); }
+    if (STEPS > 3u) { q13 = coopLoadT<Left>(&tile[columns_from + 3u * QUADS], PITCH); }
+    if (STEPS > 4u) { q14 = coopLoadT<Left>(&tile[columns_from + 4u * QUADS], PITCH); }
+    if (STEPS > 5u) { q15 = coopLoadT<Left>(&tile[columns_from + 5u * QUADS], PITCH); }
+    if (STEPS > 6u) { q16 = coopLoadT<Left>(&tile[columns_from + 6u * QUADS], PITCH); }
+    if (STEPS > 7u) { q17 = coopLoadT<Left>(&tile[columns_from + 7u * QUADS], PITCH); }
+    // Who weighs what: a line's quad of positions, of some of the parts.
     let line = lid / LINE_LANES;
-    let quad = lid % QUADS;
-    let parity = lid / QUADS % 2u;
+    let quad = lid % TILE_QUADS;
+    let parity = lid % LINE_LANES / TILE_QUADS;
     let up = fades[line];
     workgroupBarrier();
     // What pads the cached rows to whole matrices.
@@ -420,11 +404,13 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) groups: 
         coopStoreT(s1, &scores[score_1], SCORE_PITCH);
         workgroupBarrier();
 
-        // Weights: neighbours read neighbouring parts. Both halves of a line's lanes come to the same.
-        let part_at = line * SCORE_PITCH + parity * QUADS + quad;
-        var part = (scores[part_at] + scores[part_at + 2u * QUADS])
-            + (scores[part_at + 4u * QUADS] + scores[part_at + 6u * QUADS]);
-        part += subgroupShuffleXor(part, QUADS);
+        // Weights: neighbours read neighbouring parts. Lanes that share a quad come to the same.
+        let part_at = line * SCORE_PITCH + parity * TILE_QUADS + quad;
+        var part = (scores[part_at] + scores[part_at + LINE_LANES])
+            + (scores[part_at + 2u * LINE_LANES] + scores[part_at + 3u * LINE_LANES]);
+        if (TILES == 1u) {
+            part += subgroupShuffleXor(part, TILE_QUADS);
+        }
         let seen = vec4<u32>(0u, 1u, 2u, 3u) + 4u * quad < vec4<u32>(here);
         let score = select(vec4<f32>(NONE), part * up, seen);
         let most = most_of_line(max(max(score.x, score.y), max(score.z, score.w)));
@@ -530,47 +516,50 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) groups: 
         }
 
         // Weighted values.
-        let a0 = coopLoadT<Left>(&shares[0u], SHARE_PITCH);
-        let a1 = coopLoadT<Left>(&shares[SIDE * SHARE_PITCH], SHARE_PITCH);
-        if (COLUMNS > 0u) {
-            let v = coopLoadT<Right>(&tile[column_0 * QUADS], PITCH);
-            o00 = coopMultiplyAdd(a0, v, o00);
-            o10 = coopMultiplyAdd(a1, v, o10);
-        }
-        if (COLUMNS > 1u) {
-            let v = coopLoadT<Right>(&tile[column_1 * QUADS], PITCH);
-            o01 = coopMultiplyAdd(a0, v, o01);
-            o11 = coopMultiplyAdd(a1, v, o11);
-        }
-        if (COLUMNS > 2u) {
-            let v = coopLoadT<Right>(&tile[column_2 * QUADS], PITCH);
-            o02 = coopMultiplyAdd(a0, v, o02);
-            o12 = coopMultiplyAdd(a1, v, o12);
-        }
-        if (COLUMNS > 3u) {
-            let v = coopLoadT<Right>(&tile[column_3 * QUADS], PITCH);
-            o03 = coopMultiplyAdd(a0, v, o03);
-            o13 = coopMultiplyAdd(a1, v, o13);
-        }
-        if (COLUMNS > 4u) {
-            let v = coopLoadT<Right>(&tile[column_4 * QUADS], PITCH);
-            o04 = coopMultiplyAdd(a0, v, o04);
-            o14 = coopMultiplyAdd(a1, v, o14);
-        }
-        if (COLUMNS > 5u) {
-            let v = coopLoadT<Right>(&tile[column_5 * QUADS], PITCH);
-            o05 = coopMultiplyAdd(a0, v, o05);
-            o15 = coopMultiplyAdd(a1, v, o15);
-        }
-        if (COLUMNS > 6u) {
-            let v = coopLoadT<Right>(&tile[column_6 * QUADS], PITCH);
-            o06 = coopMultiplyAdd(a0, v, o06);
-            o16 = coopMultiplyAdd(a1, v, o16);
-        }
-        if (COLUMNS > 7u) {
-            let v = coopLoadT<Right>(&tile[column_7 * QUADS], PITCH);
-            o07 = coopMultiplyAdd(a0, v, o07);
-            o17 = coopMultiplyAdd(a1, v, o17);
+        for (var k = 0u; k < TILES; k++) {
+            let v_at = k * SIDE * PITCH;
+            let a0 = coopLoadT<Left>(&shares[k * QUADS], SHARE_PITCH);
+            let a1 = coopLoadT<Left>(&shares[SIDE * SHARE_PITCH + k * QUADS], SHARE_PITCH);
+            if (COLUMNS > 0u) {
+                let v = coopLoadT<Right>(&tile[v_at + column_0 * QUADS], PITCH);
+                o00 = coopMultiplyAdd(a0, v, o00);
+                o10 = coopMultiplyAdd(a1, v, o10);
+            }
+            if (COLUMNS > 1u) {
+                let v = coopLoadT<Right>(&tile[v_at + column_1 * QUADS], PITCH);
+                o01 = coopMultiplyAdd(a0, v, o01);
+                o11 = coopMultiplyAdd(a1, v, o11);
+            }
+            if (COLUMNS > 2u) {
+                let v = coopLoadT<Right>(&tile[v_at + column_2 * QUADS], PITCH);
+                o02 = coopMultiplyAdd(a0, v, o02);
+                o12 = coopMultiplyAdd(a1, v, o12);
+            }
+            if (COLUMNS > 3u) {
+                let v = coopLoadT<Right>(&tile[v_at + column_3 * QUADS], PITCH);
+                o03 = coopMultiplyAdd(a0, v, o03);
+                o13 = coopMultiplyAdd(a1, v, o13);
+            }
+            if (COLUMNS > 4u) {
+                let v = coopLoadT<Right>(&tile[v_at + column_4 * QUADS], PITCH);
+                o04 = coopMultiplyAdd(a0, v, o04);
+                o14 = coopMultiplyAdd(a1, v, o14);
+            }
+            if (COLUMNS > 5u) {
+                let v = coopLoadT<Right>(&tile[v_at + column_5 * QUADS], PITCH);
+                o05 = coopMultiplyAdd(a0, v, o05);
+                o15 = coopMultiplyAdd(a1, v, o15);
+            }
+            if (COLUMNS > 6u) {
+                let v = coopLoadT<Right>(&tile[v_at + column_6 * QUADS], PITCH);
+                o06 = coopMultiplyAdd(a0, v, o06);
+                o16 = coopMultiplyAdd(a1, v, o16);
+            }
+            if (COLUMNS > 7u) {
+                let v = coopLoadT<Right>(&tile[v_at + column_7 * QUADS], PITCH);
+                o07 = coopMultiplyAdd(a0, v, o07);
+                o17 = coopMultiplyAdd(a1, v, o17);
+            }
         }
         workgroupBarrier();
     }

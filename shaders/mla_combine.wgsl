@@ -1,8 +1,8 @@
 // o[r, h, :] = Wv[g(h)] (sum of the spans' parts, each with its own maximum): from latents back to values.
 //
 // One workgroup owns one head of one row, or PART_ROWS of its values. Its lanes put the latent together
-// (parts/spans_sum.wgsl), then LANES_A_ROW lanes share a row of Wv. What a lane needs of Wv first, and its first two spans,
-// whether or not the row has as many, wait for nothing.
+// (parts/spans_sum.wgsl), then LANES_A_ROW lanes share a row of Wv. What a lane needs of Wv first, and its first two
+// spans, whether or not the row has as many, wait for nothing.
 
 override LATENT_QUADS_PADDED: u32; // padded to groups of 32
 override WG: u32 = 256u;
@@ -99,7 +99,8 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
             workgroupBarrier();
         }
         let at = (wv + min(d0 + row, params.v_dim - 1u)) * params.w_octs;
-        for (var oct = lane + select(0u, OCTS_AHEAD * LANES_A_ROW, d0 == d_first); oct < params.w_octs; oct += LANES_A_ROW) {
+        let had = select(0u, OCTS_AHEAD * LANES_A_ROW, d0 == d_first);
+        for (var oct = lane + had; oct < params.w_octs; oct += LANES_A_ROW) {
             value += product(weight_oct(at + oct), oct);
         }
         values[lid] = value;

@@ -172,7 +172,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(subgroup_id) subgroup: u
         tiles[to + 3u * LINE_LANES] = vec4<f16>(all.d).xzyw;
         put_group(w_to, w);
         workgroupBarrier();
-        // The last block asks for itself again. A group past a row's end is read from its last: the latent is zero there.
+        // The last block asks for itself again. A group past a row's end is its last again: the latent is zero there.
         let next = min(block + 1u, blocks - 1u);
         w = group_at(w_at + min(next * BLOCK_GROUPS + w_group, last));
         let next_q = next * BLOCK_QUADS + part;

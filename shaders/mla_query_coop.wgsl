@@ -1,8 +1,8 @@
 // mla_query.wgsl for many rows, on cooperative matrices: factors of f16, sums of f32.
 //
-// One workgroup owns LINES heads, those that share a kv head, of several rows, and OUTPUTS columns of the latent; or, as
-// the last along x of a kv head, their roped parts. It walks Wk's rows by BLOCK. Each line is divided by a power of two,
-// as f16 holds neither large nor tiny numbers. Of each four neighbours along a row of Wk the second and third are
+// One workgroup owns LINES heads, those that share a kv head, of several rows, and OUTPUTS columns of the latent; or,
+// as the last along x of a kv head, their roped parts. It walks Wk's rows by BLOCK. Each line is divided by a power of
+// two, as f16 holds neither large nor tiny numbers. Of each four neighbours along a row of Wk the second and third are
 // exchanged, as parts/group_*.wgsl leave them, and so they are of the sums.
 
 const LANES: u32 = SIDE * SIDE / 8u; // of a subgroup

@@ -403,8 +403,8 @@ fn attention() -> Vec<Shader> {
                 let target = Target { limits, ..TARGET };
                 all.insert(Shader::of(&mla_attend_coop::dispatch(&attend, "test", StepRows::Apart, matrices, target)));
             }
-            // An X-EcoMLA-8B's latent, a 1B's, and one of no whole matrices.
-            for (latent, rope, heads) in [(816, 64, 32), (512, 32, 32), (290, 10, 9)] {
+            // An X-EcoMLA-8B's latent, a 1B's, a Zebra-8B's, and one of no whole matrices.
+            for (latent, rope, heads) in [(816, 64, 32), (512, 32, 32), (160, 64, 32), (290, 10, 9)] {
                 let attend = MlaAttend {
                     step: &step,
                     shape: CacheShape::mla(format, latent, rope, 16),

@@ -2,7 +2,7 @@
 //! subgroup may have.
 
 use half::f16;
-use zebra_runtime::gpu::Gpu;
+use zebra_runtime::gpu::{Gpu, Limits};
 use zebra_runtime::kernels::mla_attend::Spans;
 use zebra_runtime::kernels::mla_attend_wide::{dispatch, fits};
 use zebra_runtime::kernels::mla_latent::{CacheFormat, CacheShape};
@@ -52,7 +52,12 @@ fn mla_attend_wide() {
     };
     all.push(long);
     all.push(Case { spans: Spans::one(), scores: 500.0, ..long });
+    // With less memory a tile has half the positions.
+    let less = Limits { workgroup_memory: 9 << 10, ..limits };
+    for case in &mut all {
+        let little = case.memory != u32::MAX && fits(case.shape, matrices, &less);
+        case.memory = if little { less.workgroup_memory } else { u32::MAX };
+    }
     all.retain(|case| fits(case.shape, matrices, &limits));
-    all.iter_mut().for_each(|case| case.memory = u32::MAX);
     table("mla_attend_wide", all, run);
 }

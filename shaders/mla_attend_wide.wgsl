@@ -238,8 +238,8 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) groups: 
     if (ROUNDS > 6u) { next_6 = ask(6u, lid, cached + first, count); }
     if (ROUNDS > 7u) { next_7 = ask(7u, lid, cached + first, count); }
 
-    // The subgroup's columns of keys and its positions, and its columns of the values: one that is not there is another's
-    // again, and has the same sums.
+    // The subgroup's columns of keys and its positions, and its columns of the values: one that is not there is
+    // another's again, and has the same sums.
     let columns_from = subgroup / TILES * STEPS * QUADS;
     let key_from = subgroup % TILES * SIDE * PITCH + columns_from;
     let column_0 = min(subgroup, VALUE_COLUMNS - 1u);

@@ -53,8 +53,8 @@ pub fn fits(shape: CacheShape, matrices: Cooperative, limits: &Limits) -> bool {
     Tiling::new(shape, matrices, limits).is_some()
 }
 
-/// [`MlaAttend`] on cooperative matrices. The top it leaves is no more than the largest score, and no less than it by more
-/// than 8.
+/// [`MlaAttend`] on cooperative matrices. The top it leaves is no more than the largest score, and no less than it by
+/// more than 8.
 ///
 /// # Panics
 /// When [`fits`] says no.
@@ -106,10 +106,8 @@ mod tests {
         let matrices = Cooperative { side: 16, lanes: 32 };
         for format in [CacheFormat::F16, CacheFormat::Q8] {
             for (latent, rope, tiles) in [(816, 64, 1), (512, 32, 1), (160, 64, 2), (128, 32, 2)] {
-                assert!(
-                    fits(CacheShape::mla(format, latent, rope, 1), matrices, &limits),
-                    "{format:?} {latent} {rope}"
-                );
+                let t = Tiling::new(CacheShape::mla(format, latent, rope, 1), matrices, &limits);
+                assert_eq!(t.map(|t| t.tiles), Some(tiles), "{format:?} {latent} {rope}");
             }
             assert!(!fits(CacheShape::mla(format, 1024, 64, 1), matrices, &limits));
             assert!(!fits(CacheShape::gqa(format, 1, 128, 128, 1), matrices, &limits));

@@ -22,7 +22,12 @@ use zebra_runtime::kernels::half_rows::{HalfRows, bytes as half_rows_bytes};
 use zebra_runtime::kernels::matmul_coop::{MatMulCoop, parts_bytes};
 use zebra_runtime::kernels::mla_attend::{MlaAttend, Spans};
 use zebra_runtime::kernels::mla_attend_coop::{self, StepRows};
+use zebra_runtime::kernels::mla_attend_wide;
+use zebra_runtime::kernels::mla_combine::MlaCombine;
+use zebra_runtime::kernels::mla_combine_coop;
 use zebra_runtime::kernels::mla_latent::CacheShape;
+use zebra_runtime::kernels::mla_query::{MlaHeads, MlaQuery};
+use zebra_runtime::kernels::mla_query_coop;
 use zebra_runtime::kernels::product::{Epilogue, Norm};
 use zebra_runtime::kernels::read_bandwidth::ReadBandwidth;
 use zebra_runtime::kernels::rmsnorm::Columns;
@@ -141,6 +146,7 @@ fn configurations() -> Vec<(String, ModelConfig)> {
     all.push(("1B".into(), released(2048, 8192, 32, [1344, 128], [32, 32, 64], 512)));
     all.push(("3B".into(), released(3072, 8192, 24, [1536, 128], [64, 64, 128], 1024)));
     all.push(("8B".into(), released(4096, 14_336, 32, [2048, 160], [64, 64, 128], 1024)));
+    all.push(("X-EcoMLA 8B".into(), released(4096, 14_336, 32, [2048, 816], [64, 64, 128], 1024)));
     for (name, hidden, mlp) in [("3B of Mamba1", 3072, 8192), ("8B of Mamba1", 4096, 14_336)] {
         let mut config = released(hidden, mlp, 32, [1, 1], [1, 2, 1], 1024);
         let mamba1 = Mamba1Config { d_inner: hidden, d_xb: 1024, dt_rank: hidden / 16 };
@@ -412,6 +418,59 @@ fn attention() -> Vec<Shader> {
                 let limits = Limits { workgroup_memory: memory, ..Limits::LEAST };
                 let target = Target { limits, ..TARGET };
                 all.insert(Shader::of(&mla_attend_coop::dispatch(&attend, "test", StepRows::Apart, matrices, target)));
+            }
+            // An X-EcoMLA-8B's latent, a 1B's, a Zebra-8B's, and one of no whole matrices.
+            for (latent, rope, heads) in [(816, 64, 32), (512, 32, 32), (160, 64, 32), (290, 10, 9)] {
+                let attend = MlaAttend {
+                    step: &step,
+                    shape: CacheShape::mla(format, latent, rope, 16),
+                    heads,
+                    spans: Spans::narrow(16),
+                    query: &other,
+                    latents: &Slots::all(&other, 1),
+                    sums: &other,
+                    weights: &other,
+                };
+                let limits = Limits { workgroup_memory: 48 << 10, ..Limits::LEAST };
+                // Of 8 x 8 only a latent of up to 512 fits.
+                if mla_attend_wide::fits(attend.shape, matrices, &limits) {
+                    let target = Target { limits, ..TARGET };
+                    all.insert(Shader::of(&mla_attend_wide::dispatch(&attend, "test", matrices, target)));
+                }
+            }
+            let queries = control(512 * 32 * 880);
+            for weights in [WeightFormat::F16, WeightFormat::Q8, WeightFormat::Q4] {
+                let limits = Limits { binding: 4 << 20, storage_buffers: 10, ..Limits::LEAST };
+                let kv_b = Matrix::new("kv_b", weights, 8 * (64 + 128), 816, &limits);
+                let pieces = Matrix::new("kv_b", weights, 8 * (64 + 128), 816, &Limits { binding: 1 << 20, ..limits });
+                for kv_b in [kv_b, pieces] {
+                    let combine = MlaCombine {
+                        step: &step,
+                        shape: CacheShape::mla(format, 816, 64, 16),
+                        heads: MlaHeads { heads: 32, kv_heads: 8, nope: 64, v: 128 },
+                        spans: Spans::wide(16),
+                        sums: &other,
+                        weights: &other,
+                        kv_b: &kv_b,
+                        o: &other,
+                        o_stride: 32 * 128,
+                        codes: None,
+                    };
+                    let target = Target { limits, ..TARGET };
+                    all.insert(Shader::of(&mla_combine_coop::dispatch(&combine, "test", matrices, target)));
+                    let query = MlaQuery {
+                        step: &step,
+                        shape: combine.shape,
+                        heads: combine.heads,
+                        q: &other,
+                        q_stride: 32 * 128,
+                        turns: &other,
+                        kv_b: &kv_b,
+                        scale: 1.0,
+                        query: &queries,
+                    };
+                    all.insert(Shader::of(&mla_query_coop::dispatch(&query, "test", matrices, target)));
+                }
             }
             for (kv_heads, group, head_dim) in [(8, 4, 128), (3, 3, 64), (2, 8, 80)] {
                 let attend = MlaAttend {

@@ -20,6 +20,9 @@ const MOST_SPANS: u32 = 128;
 /// Spans of all rows of a wide step, where it has fewer rows than that.
 const WIDE_PARTS: u32 = 512;
 
+/// Numbers that a span leaves, from which on spans are longer and in wide steps fewer.
+const HEAVY_SUMS: usize = 16 << 10;
+
 /// Heads of a workgroup at most. More heads read a row less often; fewer share a short context among more workgroups.
 const MOST_HEADS: usize = 16;
 
@@ -56,14 +59,27 @@ impl Spans {
 
     /// At most `most` spans of each row, and `parts` of all.
     pub fn new(context: usize, most: u32, parts: u32) -> Self {
-        let unit = Self::UNIT;
-        Self { most: most.clamp(1, (context as u32).div_ceil(unit).max(1)), parts, unit }
+        Self { most, parts, unit: Self::UNIT }.within(context)
     }
 
     /// As many spans or fewer, in multiples of so many positions, of which `UNIT` is a divisor; at most `most` of a row.
     #[must_use]
     pub fn in_units(self, unit: u32, most: u32) -> Self {
         Self { most: self.most.min(most).max(1), unit, ..self }
+    }
+
+    /// Longer ones, and half as many in a wide step, where the sums that a span leaves are as much as [`HEAVY_SUMS`]:
+    /// queries and sums would be moved for longer than cached rows.
+    pub fn of_sums(self, heads: usize, shape: CacheShape) -> Self {
+        if self.most == 1 || 4 * heads * shape.value_quads() < HEAVY_SUMS {
+            return self;
+        }
+        let parts = if self.of_few_rows() { self.parts } else { self.parts / 2 };
+        Self { parts, unit: 2 * self.unit, ..self }.within(shape.context)
+    }
+
+    fn within(self, context: usize) -> Self {
+        Self { most: self.most.clamp(1, (context as u32).div_ceil(self.unit).max(1)), ..self }
     }
 
     /// Spans that each row of a step has room for.

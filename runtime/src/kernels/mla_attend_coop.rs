@@ -1,10 +1,9 @@
 //! `mla_attend_coop.wgsl`: attention on cooperative matrices, the twin of `mla_attend.wgsl` for rows cached in
 //! f16 or int8.
 
-use super::gqa_attend_coop;
 use super::mla_attend::{MlaAttend, cost};
 use super::mla_latent::{CacheFormat, CacheShape};
-use super::{STEP, Target, bindings, shader};
+use super::{STEP, Target, bindings, gqa_attend_coop, mla_attend_wide, shader};
 use crate::gpu::{Cooperative, Dispatch, Extent, Grid, Limits};
 
 /// Matrices along the lines of a workgroup: heads, or heads of several rows.
@@ -101,9 +100,12 @@ pub fn attend(attend: &MlaAttend<'_>, label: &str, rows: StepRows, target: Targe
     }
     let latents = s.keys_from == 0;
     let fills = latents || rows == StepRows::Runs || attend.heads / s.kv_heads >= MANY_HEADS;
-    match target.twins.mla_attend_coop.filter(|m| fills && fits(s, *m, &target.limits)) {
-        Some(matrices) => dispatch(attend, label, rows, matrices, target),
-        None => attend.dispatch(label, target),
+    match target.twins.mla_attend_coop.filter(|_| fills) {
+        Some(matrices) if fits(s, matrices, &target.limits) => dispatch(attend, label, rows, matrices, target),
+        Some(matrices) if mla_attend_wide::fits(s, matrices, &target.limits) => {
+            mla_attend_wide::dispatch(attend, label, matrices, target)
+        }
+        _ => attend.dispatch(label, target),
     }
 }
 

@@ -3,6 +3,7 @@
 use super::coded::{self, Coding};
 use super::matrix::GROUP;
 use super::mla_attend::Spans;
+use super::mla_combine_coop;
 use super::mla_latent::CacheShape;
 use super::mla_query::{MlaHeads, whole};
 use super::{Matrix, STEP, Target, assert_words, bindings, dispatch, shader};
@@ -11,6 +12,10 @@ use crate::gpu::{Buffer, Cost, Dispatch, Extent, Grid};
 /// Lanes of a workgroup in steps whose rows fill a GPU, and in others so many as the latent asks for, at most.
 const LANES: usize = 256;
 const MOST_LANES: usize = 640;
+/// The same for latents of more octs than lanes that share a row of Wv ask for at once: 816 columns are 204 quads.
+const WIDE_LANES: usize = 1024;
+/// Octs of a row of Wv that a lane asks for before anything else.
+const OCTS_AHEAD: usize = 7;
 /// Lanes that share a quad of the latent where the adapter has them: with what each asks for at once, they hold all spans
 /// of a row.
 const MOST_SHARES: usize = 16;
@@ -40,29 +45,48 @@ impl MlaCombine<'_> {
         heads.v.is_multiple_of(GROUP)
     }
 
-    fn lanes(&self, target: Target) -> usize {
+    /// Lanes of a workgroup, and those that share a row of Wv.
+    fn lanes(&self, target: Target) -> (usize, usize) {
+        let share = |lanes| if 8 * self.heads.v <= lanes { 8 } else { 4 };
         if !self.spans.of_few_rows() {
-            return LANES;
+            return (LANES, share(LANES));
         }
-        let most = MOST_LANES.min(target.limits.invocations as usize);
-        (MOST_SHARES * self.shape.latent_quads()).next_multiple_of(128).min(most).max(LANES)
+        let most = target.limits.invocations as usize;
+        if self.kv_b.k_padded() / 8 > OCTS_AHEAD * 8 {
+            let lanes = WIDE_LANES.min(most).max(LANES);
+            return (lanes, if lanes == WIDE_LANES { 16 } else { 8 });
+        }
+        let asked = (MOST_SHARES * self.shape.latent_quads()).next_multiple_of(128);
+        let lanes = asked.min(MOST_LANES).min(most).max(LANES);
+        (lanes, share(lanes))
+    }
+
+    /// On cooperative matrices in steps of many rows, where the adapter has them and factors fit f16.
+    pub fn combine(&self, label: &str, target: Target) -> Dispatch {
+        let wide = !self.spans.of_few_rows() && !target.twins.plain && self.codes.is_none();
+        match target.twins.matmul_coop.filter(|m| wide && mla_combine_coop::fits(self, *m)) {
+            Some(matrices) => mla_combine_coop::dispatch(self, label, matrices, target),
+            None => self.dispatch(label, target),
+        }
     }
 
     pub fn dispatch(&self, label: &str, target: Target) -> Dispatch {
         let (s, h) = (self.shape, self.heads);
-        let lanes = self.lanes(target);
+        let (lanes, lanes_a_row) = self.lanes(target);
         assert!(s.latent_quads() <= lanes, "{label}: a latent of {}", s.latent);
         assert!(h.heads * h.v <= self.o_stride, "{label}: rows of o are too short");
         let [most, parts] = self.spans.params();
         let part = whole(self.kv_b, label, target);
         let octs = self.kv_b.k_padded() / 8;
-        let lanes_a_row = if 8 * h.v <= lanes { 8 } else { 4 };
         let mut rows = h.v.min(lanes / lanes_a_row);
         if let Some(codes) = self.codes {
             assert!(Self::can_code(h), "{label}: heads of {} values are no whole groups", h.v);
             assert_words(codes, coded::words(1, h.heads * h.v) as u64, "mla_combine.codes");
             rows = rows / GROUP * GROUP;
         }
+        // Few rows leave a GPU room for more workgroups than heads; each puts the latent together by itself.
+        let parts_of_v = if self.spans.of_few_rows() && lanes_a_row > 8 { h.v.div_ceil(rows) } else { 1 };
+        let part_rows = if parts_of_v > 1 { rows } else { h.v };
         let coding = coded::parts(self.codes.map(|codes| Coding { codes, gain: None }), rows, label);
         let params = [
             h.heads as u32,
@@ -82,6 +106,8 @@ impl MlaCombine<'_> {
             ("SHARES", (lanes / s.latent_quads()) as f64),
             ("LANES_A_ROW", lanes_a_row as f64),
             ("ROWS", rows as f64),
+            ("PARTS", parts_of_v as f64),
+            ("PART_ROWS", part_rows as f64),
             ("OCTS", octs.div_ceil(lanes_a_row) as f64),
             self.spans.constant(),
         ]);
@@ -101,7 +127,7 @@ impl MlaCombine<'_> {
             constants,
             &params,
             all,
-            Grid::new(Extent::Fixed(h.heads as u32), Extent::Rows { per: 1 }),
+            Grid::new(Extent::Fixed((h.heads * parts_of_v) as u32), Extent::Rows { per: 1 }),
         )
         .costs(Cost {
             bytes: part.bytes(h.kv_heads * h.v),

@@ -1,6 +1,7 @@
 //! `mla_query.wgsl`: queries taken into the latent space, with their roped part.
 
 use super::mla_latent::CacheShape;
+use super::mla_query_coop;
 use super::{Matrix, STEP, Target, assert_words, bindings, dispatch, shader};
 use crate::gpu::{Buffer, Cost, Dispatch, Extent, Grid};
 
@@ -37,6 +38,14 @@ pub struct MlaQuery<'a> {
 }
 
 impl MlaQuery<'_> {
+    /// On cooperative matrices in steps of many rows, where the adapter has them and factors fit f16.
+    pub fn query(&self, label: &str, wide: bool, target: Target) -> Dispatch {
+        match target.twins.matmul_coop.filter(|m| wide && mla_query_coop::fits(self, *m)) {
+            Some(matrices) => mla_query_coop::dispatch(self, label, matrices, target),
+            None => self.dispatch(label, target),
+        }
+    }
+
     pub fn dispatch(&self, label: &str, target: Target) -> Dispatch {
         let (s, h) = (self.shape, self.heads);
         assert!(s.latent_quads() <= WG, "{label}: a latent of {}", s.latent);

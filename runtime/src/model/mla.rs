@@ -193,11 +193,13 @@ impl Mixer for Mla {
                 |latents: &Slots| MlaLatent { step, shape: s, c, k_pe, turns, latents }.dispatch(label, target);
             all.extend(state.dispatches(append));
             let (q, q_stride) = (q.buffer, q.stride);
-            all.push(
-                MlaQuery { step, shape: s, heads: h, q, q_stride, turns, kv_b, scale, query }.dispatch(label, target),
-            );
+            all.push(MlaQuery { step, shape: s, heads: h, q, q_stride, turns, kv_b, scale, query }.query(
+                label,
+                pass.is_wide(),
+                target,
+            ));
         }
-        let spans = options.spans(pass.is_wide());
+        let spans = options.spans(pass.is_wide()).of_sums(h.heads, s);
         let (sums, weights) = (&work.sums, &work.weights);
         all.extend(state.dispatches(|latents| {
             let attend = MlaAttend { step, shape: s, heads: h.heads, spans, query, latents, sums, weights };
@@ -218,7 +220,7 @@ impl Mixer for Mla {
                 o_stride: o.stride,
                 codes,
             }
-            .dispatch(label, target),
+            .combine(label, target),
         );
         let out_proj = work.product(o, None, &self.out_proj, work.x.all(), Epilogue::Add);
         all.extend(product("out_proj", Product { x_codes: codes, y_codes: pass.codes_of_x(work, next), ..out_proj }));

@@ -277,7 +277,10 @@ fn mla_attend() {
 #[test]
 fn spans_cover_their_rows() {
     let context = 131_072;
-    let all = [Spans::narrow(context), Spans::wide(context), Spans::one(), Spans::new(context, 5, 17)];
+    let mut all = vec![Spans::narrow(context), Spans::wide(context), Spans::one(), Spans::new(context, 5, 17)];
+    let heavy = CacheShape::mla(CacheFormat::Q8, 816, 64, context);
+    all.extend(all.clone().into_iter().map(|spans| spans.of_sums(32, heavy)));
+    assert!(all[4] != all[0] && all[5] != all[1] && all[6] == all[2]);
     for (spans, rows) in all.into_iter().flat_map(|s| [1, 3, 8, 48, 512].map(|rows| (s, rows))) {
         let room = spans.of_step(rows);
         assert!(rows * room <= spans.room(512), "{spans:?}, {rows} rows: {room} spans each");

@@ -1,6 +1,6 @@
 //! `mla_combine.wgsl`.
 
-use zebra_runtime::gpu::Gpu;
+use zebra_runtime::gpu::{Dispatch, Gpu};
 use zebra_runtime::kernels::Target;
 use zebra_runtime::kernels::coded;
 use zebra_runtime::kernels::mla_attend::Spans;
@@ -20,27 +20,50 @@ use super::{Cut, Input, table, target};
 const MAX_ROWS: u32 = 12;
 
 #[derive(Debug, Clone, Copy)]
-struct Case {
-    mla: Mla,
-    format: WeightFormat,
-    cut: Cut,
-    context: usize,
-    spans: Spans,
+pub struct Case {
+    pub mla: Mla,
+    pub format: WeightFormat,
+    pub cut: Cut,
+    pub context: usize,
+    pub spans: Spans,
     /// o is left coded.
-    coded: bool,
+    pub coded: bool,
 }
 
 /// Sums of some spans and of up to 290 products in f32, and an exponential a span.
 const TOLERANCE: f64 = 1e-5;
 
 fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
+    let how = Check { cache: CacheFormat::F32, first_rows: 2, tolerance: TOLERANCE };
+    check(gpu, case, input, how, |kernel, target| kernel.dispatch("test", target))
+}
+
+/// How a kernel is compared.
+#[derive(Debug, Clone, Copy)]
+pub struct Check {
+    pub cache: CacheFormat,
+    /// Rows of the first segment.
+    pub first_rows: usize,
+    /// In standard deviations.
+    pub tolerance: f64,
+}
+
+/// Runs a case on `mla_combine.wgsl` or a twin of it.
+pub fn check(
+    gpu: &Gpu,
+    case: &Case,
+    input: Input,
+    how: Check,
+    combine: impl Fn(&MlaCombine<'_>, Target) -> Dispatch,
+) -> Result<Worst, String> {
     let (h, latent) = (case.mla.heads, case.mla.latent);
-    let s = CacheShape::mla(CacheFormat::F32, latent, case.mla.rope, case.context);
+    let s = CacheShape::mla(how.cache, latent, case.mla.rope, case.context);
     let mut random = Random::new((latent + 1000 * h.heads) as u64);
     let n = h.kv_heads * (h.nope + h.v);
     let kv_b = Weight::random(case.format, n, latent, &mut random);
     let last = case.context - 1;
-    let step = StepBuilder::new().segment(1, 0, 2.min(case.context)).segment(0, last / 2, 1).frozen(2, last, 1).build();
+    let first_rows = how.first_rows.min(case.context);
+    let step = StepBuilder::new().segment(1, 0, first_rows).segment(0, last / 2, 1).frozen(2, last, 1).build();
     let rows = step.rows.len();
     let spans = case.spans.of_step(rows);
     let reached = |position: usize| (position + 1).div_ceil(case.spans.positions(position + 1, rows));
@@ -78,7 +101,7 @@ fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
     let bench = Bench::new(gpu);
     let o = bench.output("o", rows * o_stride);
     let codes = bench.output("codes", coded::words(rows, h.heads * h.v));
-    let dispatch = MlaCombine {
+    let kernel = MlaCombine {
         step: &bench.step(&step, MAX_ROWS),
         shape: s,
         heads: h,
@@ -89,9 +112,8 @@ fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
         o: &o,
         o_stride,
         codes: case.coded.then_some(&codes),
-    }
-    .dispatch("test", target);
-    bench.run(&[dispatch], shape_of(&step))?;
+    };
+    bench.run(&[combine(&kernel, target)], shape_of(&step))?;
 
     let values = kv_b.values();
     let mut expected = vec![UNTOUCHED; rows * o_stride];
@@ -102,7 +124,7 @@ fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
             let at = (r * h.heads + head) * spans;
             let mut seen = all[at..at + reached(row.position)].to_vec();
             if input == Input::Altered {
-                seen[0].sum.iter_mut().for_each(|v| *v *= 1.001);
+                seen[0].sum.iter_mut().for_each(|v| *v *= 1.0 + 100.0 * how.tolerance as f32);
             }
             let to = r * o_stride + head * h.v;
             for (e, v) in expected[to..].iter_mut().zip(twin::mla_combine(&seen, wv, latent)) {
@@ -111,12 +133,12 @@ fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
         }
     }
     if case.coded {
-        compare(&bench.read(&o), &vec![UNTOUCHED; rows * o_stride], o_stride, Tolerance::sd(TOLERANCE))?;
+        compare(&bench.read(&o), &vec![UNTOUCHED; rows * o_stride], o_stride, Tolerance::sd(how.tolerance))?;
         let width = h.heads * h.v;
         let expected: Vec<f64> = expected.chunks(o_stride).flat_map(|row| &row[..width]).copied().collect();
         return compare_codes(&bench.read_words(&codes), &expected, width);
     }
-    compare(&bench.read(&o), &expected, o_stride, Tolerance::sd(TOLERANCE))
+    compare(&bench.read(&o), &expected, o_stride, Tolerance::sd(how.tolerance))
 }
 
 /// Coded rows against what they were rounded from: values within half a step, and of each group its step and its sum of
@@ -137,8 +159,8 @@ pub fn compare_codes(codes: &[u32], expected: &[f64], width: usize) -> Result<Wo
     Ok(worst)
 }
 
-#[test]
-fn mla_combine() {
+/// The table of both kernels.
+pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for (i, mla) in MIXERS.into_iter().enumerate() {
         for (j, format) in FORMATS.into_iter().enumerate() {
@@ -169,5 +191,10 @@ fn mla_combine() {
     if let Some(case) = cases.iter().find(|case| case.coded).copied() {
         cases.push(case);
     }
-    table("mla_combine", cases, run);
+    cases
+}
+
+#[test]
+fn mla_combine() {
+    table("mla_combine", cases(), run);
 }

@@ -1,6 +1,6 @@
 //! `mla_query.wgsl`.
 
-use zebra_runtime::gpu::Gpu;
+use zebra_runtime::gpu::{Dispatch, Gpu};
 use zebra_runtime::kernels::Target;
 use zebra_runtime::kernels::mla_latent::{CacheFormat, CacheShape};
 use zebra_runtime::kernels::mla_query::{MlaHeads, MlaQuery};
@@ -42,18 +42,29 @@ pub const MIXERS: [Mla; 8] = [
 ];
 
 #[derive(Debug, Clone, Copy)]
-struct Case {
-    mla: Mla,
-    format: WeightFormat,
-    cut: Cut,
-    outliers: bool,
-    rows: usize,
+pub struct Case {
+    pub mla: Mla,
+    pub format: WeightFormat,
+    pub cut: Cut,
+    pub outliers: bool,
+    pub rows: usize,
 }
 
 /// Sums of up to 64 products in f32; turns that are products of two f32 turns.
 const TOLERANCE: f64 = 1e-5;
 
 fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
+    check(gpu, case, input, TOLERANCE, |kernel, target| kernel.dispatch("test", target))
+}
+
+/// Runs a case on `mla_query.wgsl` or a twin of it; `tolerance` is in standard deviations.
+pub fn check(
+    gpu: &Gpu,
+    case: &Case,
+    input: Input,
+    tolerance: f64,
+    query_of: impl Fn(&MlaQuery<'_>, Target) -> Dispatch,
+) -> Result<Worst, String> {
     let (h, latent) = (case.mla.heads, case.mla.latent);
     let s = CacheShape::mla(CacheFormat::F16, latent, case.mla.rope, 70_000);
     let mut random = Random::new((latent + 1000 * h.heads) as u64);
@@ -77,7 +88,7 @@ fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
     let bench = Bench::new(gpu);
     let stride = 4 * s.row_quads();
     let query = bench.output("query", MAX_ROWS as usize * h.heads * stride);
-    let dispatch = MlaQuery {
+    let kernel = MlaQuery {
         step: &bench.step(&step, MAX_ROWS),
         shape: s,
         heads: h,
@@ -87,9 +98,8 @@ fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
         kv_b: &bench.matrix("kv_b", &kv_b, target),
         scale,
         query: &query,
-    }
-    .dispatch("test", target);
-    bench.run(&[dispatch], shape_of(&step))?;
+    };
+    bench.run(&[query_of(&kernel, target)], shape_of(&step))?;
 
     let mut values = kv_b.values();
     if input == Input::Altered {
@@ -115,13 +125,13 @@ fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
     for part in [0..4 * s.latent_quads(), 4 * s.latent_quads()..stride] {
         let g: Vec<f32> = got.chunks(stride).flat_map(|row| &row[part.clone()]).copied().collect();
         let e: Vec<f64> = expected.chunks(stride).flat_map(|row| &row[part.clone()]).copied().collect();
-        worst = worst.and(compare(&g, &e, part.len(), Tolerance::sd(TOLERANCE))?);
+        worst = worst.and(compare(&g, &e, part.len(), Tolerance::sd(tolerance))?);
     }
     Ok(worst)
 }
 
-#[test]
-fn mla_query() {
+/// The table of both kernels.
+pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for (i, mla) in MIXERS.into_iter().enumerate() {
         for format in FORMATS {
@@ -132,5 +142,10 @@ fn mla_query() {
             }
         }
     }
-    table("mla_query", cases, run);
+    cases
+}
+
+#[test]
+fn mla_query() {
+    table("mla_query", cases(), run);
 }

@@ -224,7 +224,8 @@ Examples:
   zebra make-random --preset 8b-8mla --format q4 --seed 7 ./random-8b
   zebra make-random --preset llama-1b --format bf16 ./random-llama
 
-1b-4mla to 8b-16mla are Zebra-Llama; the others are Llama and hybrids of other families made from it.")]
+1b-4mla to 8b-16mla are Zebra-Llama; the others are Llama and hybrids of other families made from it. MambaInLlama's
+last number is the percentage of layers that keep the attention.")]
 pub struct MakeRandomArgs {
     /// The model whose size it has
     #[arg(long, value_name = "MODEL")]
@@ -588,14 +589,28 @@ pub enum Geometry {
     SmolLm2,
     #[value(name = "x-ecomla-1b")]
     XEcoMla1B,
+    #[value(name = "x-ecomla-3b")]
+    XEcoMla3B,
     #[value(name = "x-ecomla-8b")]
     XEcoMla8B,
+    #[value(name = "mambainllama-1b-50")]
+    MambaInLlama1B,
+    #[value(name = "mambainllama-3b-50")]
+    MambaInLlama3B,
     #[value(name = "mambainllama-8b-50")]
     MambaInLlama8B,
+    #[value(name = "mambainllama-8b-25")]
+    MambaInLlama8BQuarter,
+    #[value(name = "mambainllama-8b-12.5")]
+    MambaInLlama8BEighth,
+    #[value(name = "mambainllama-8b-0")]
+    MambaInLlama8BNone,
     #[value(name = "mambainllama-8b-mamba1-50")]
     MambaInLlama8BMamba1,
     #[value(name = "llamba-1b")]
     Llamba1B,
+    #[value(name = "llamba-3b")]
+    Llamba3B,
     #[value(name = "llamba-8b")]
     Llamba8B,
     #[value(name = "minitron-4b")]

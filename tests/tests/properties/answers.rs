@@ -1,6 +1,7 @@
 //! What holds of answers, on one model.
 
 use std::cell::Cell;
+use std::path::Path;
 use std::rc::Rc;
 
 use pollster::block_on;
@@ -12,6 +13,7 @@ use zebra_runtime::engine::{
 use zebra_runtime::files::{MemoryFiles, read_whole};
 use zebra_runtime::model::Step;
 use zebra_runtime::weights::Preset;
+use zebra_tests::files::TestFolder;
 
 use super::{VOCAB, answer, drawn, engine, gpu, ids, options, rows, tiny};
 
@@ -206,4 +208,25 @@ fn a_text_that_cannot_fit_is_refused_before_it_is_cut_into_tokens() {
     let error = engine.encode(&text).expect_err("12 MB in a context of 4,096");
     assert!(matches!(error, Error::Context { have: 4096, .. }), "{error}");
     assert_eq!(engine.encode("t1 t2").expect("ids"), [1, 2]);
+}
+
+#[test]
+fn a_tokenizer_of_another_vocabulary_is_refused() {
+    let refusal = |words| {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/tiny-gqa");
+        let files = TestFolder::with_words(&path, words);
+        match block_on(Engine::load(&*files, gpu(), &options(KernelChoice::Auto), &mut |_| {})) {
+            Ok(_) => panic!("{words} tokens were taken"),
+            Err(error) => error.to_string(),
+        }
+    };
+    assert_eq!(
+        refusal(VOCAB + 1),
+        "config.json: key \"vocab_size\": expected a number above 97, the last id of tokenizer.json, found 97"
+    );
+    // The model's end token is 2.
+    assert_eq!(
+        refusal(2),
+        "config.json: key \"eos_token_id\": expected ids of tokenizer.json, which ends at 1, found 2"
+    );
 }

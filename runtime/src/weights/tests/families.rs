@@ -16,6 +16,15 @@ fn other_models_are_named() {
         &["different families", "hybrid_config.json, MLA_config.json"],
     );
     assert_says(
+        &only(&[("config.json", llama), ("mamba_config.json", "{}"), ("mla_layer_config.json", "{}")]),
+        &["different families", "mla_layer_config.json, mamba_config.json"],
+    );
+    let llamba = r#"{"model_type": "llamba"}"#;
+    assert_says(
+        &only(&[("config.json", llamba), ("hybrid_config.json", "{}")]),
+        &["different families", "model_type \"llamba\", hybrid_config.json"],
+    );
+    assert_says(
         &only(&[("config.json", llama), ("mla_layer_config.json", "{}")]),
         &["mla_layer_config.json is there without MLA_config.json"],
     );

@@ -2,14 +2,19 @@ use super::*;
 
 #[test]
 fn what_no_llama_has_is_refused() {
-    let cases: [Case; 5] = [
+    let cases: [Case; 6] = [
         (CONFIG_FILE, |c| c["attention_bias"] = true.into(), &["attention_bias", "false"]),
         (CONFIG_FILE, |c| c["hidden_act"] = "gelu".into(), &["hidden_act", "silu", "gelu"]),
         (CONFIG_FILE, |c| c["num_key_value_heads"] = 3.into(), &["num_key_value_heads", "divisor", "3"]),
         (
             CONFIG_FILE,
             |c| c["rope_scaling"]["rope_type"] = "longrope".into(),
-            &["rope_scaling.rope_type", "llama3", "longrope"],
+            &["config.json", "rope_scaling.rope_type", "llama3", "longrope"],
+        ),
+        (
+            CONFIG_FILE,
+            |c| c["rope_scaling"] = json!({"type": "linear", "factor": 2.0}),
+            &["rope_scaling.type", "llama3", "linear"],
         ),
         (
             CONFIG_FILE,

@@ -49,7 +49,12 @@ fn mambainllama_layers_are_what_their_tensors_say() {
     assert!(matches!(folder.config().layers[0].mixer.kind, MixerKind::Mamba2(_)));
     folder.json("mamba_config.json", |c| c["attn_layers"] = json!([3]));
     assert_says(&folder.refusal(), &["attn_layers", "with 1", "model.layers.1.self_attn.q_proj.weight"]);
-    let cases: [Case; 2] = [
+    let cases: [Case; 3] = [
+        (
+            "config.json",
+            |c| c["rope_scaling"] = json!({"rope_type": "dynamic", "factor": 2.0}),
+            &["config.json", "rope_scaling.rope_type", "llama3", "dynamic"],
+        ),
         ("mamba_config.json", |c| c["n_layer"] = 5.into(), &["mamba_config.json", "n_layer", "5"]),
         (
             "mamba_config.json",

@@ -37,10 +37,15 @@ fn a_minitron_opens_in_every_form_of_its_configuration() {
 
 #[test]
 fn what_no_minitron_has_is_refused() {
-    let cases: [Case; 8] = [
+    let cases: [Case; 9] = [
         (CONFIG_FILE, |c| c["hidden_act"] = "silu".into(), &["config.json", "hidden_act", "relu2", "silu"]),
         (CONFIG_FILE, |c| c["attention_bias"] = true.into(), &["config.json", "attention_bias", "false", "true"]),
         (CONFIG_FILE, |c| c["mlp_bias"] = true.into(), &["config.json", "mlp_bias", "false", "true"]),
+        (
+            CONFIG_FILE,
+            |c| c["rope_scaling"] = json!({"rope_type": "linear", "factor": 2.0}),
+            &["config.json", "rope_scaling.rope_type", "llama3", "linear"],
+        ),
         (CONFIG_FILE, |c| c["norm_eps"] = 0.into(), &["config.json", "norm_eps", "above 0"]),
         (
             CONFIG_FILE,

@@ -147,11 +147,21 @@ fn one_matrix_for_q_and_repeat_before_conv_and_an_absent_head() {
 
 #[test]
 fn wrong_configurations_are_refused() {
-    let cases: [Case; 16] = [
+    let cases: [Case; 18] = [
         ("config.json", |c| c["hidden_act"] = "gelu".into(), &["config.json", "hidden_act", "silu", "gelu"]),
         ("hybrid_config.json", |c| c["hidden_act"] = "relu".into(), &["hybrid_config.json", "hidden_act", "relu"]),
         ("hybrid_config.json", |c| c["attention_bias"] = true.into(), &["attention_bias", "false", "true"]),
-        ("hybrid_config.json", |c| c["linear_type"] = "gdn".into(), &["linear_type", "gdn"]),
+        (
+            "hybrid_config.json",
+            |c| c["linear_type"] = "gdn".into(),
+            &["hybrid_config.json", "linear_type", "\"mamba2\"", "gdn"],
+        ),
+        (
+            "hybrid_config.json",
+            |c| c["mla_layers"] = json!([0]),
+            &["hybrid_config.json", "mla_layers", "a list with 3, which has model.layers.3.mla.", "[0]"],
+        ),
+        ("hybrid_config.json", |c| c["mla_layers"] = json!([0, 1, 3]), &["mla_layers", "without 1", "layers.1.mamba."]),
         ("hybrid_config.json", |c| c["mla_layers"] = json!([0, 5]), &["mla_layers", "below 5", "[0,5]"]),
         ("hybrid_config.json", |c| c["mla_layers"] = json!([0, 0]), &["mla_layers", "different"]),
         ("hybrid_config.json", |c| c["mla_layers"] = "0".into(), &["mla_layers", "\"0\""]),
@@ -171,4 +181,14 @@ fn wrong_configurations_are_refused() {
     assert_says(&folder.refusal(), &["hybrid_config.json", "invalid JSON"]);
     *folder.bytes("hybrid_config.json") = b"[]".to_vec();
     assert_says(&folder.refusal(), &["hybrid_config.json", "a JSON object", "[]"]);
+}
+
+/// HyLo, a successor that has files of the same names: nobody knows what these do.
+#[test]
+fn norms_that_no_zebra_has_are_refused() {
+    for name in ["model.layers.0.mla.q_norm.weight", "model.layers.3.mla.k_norm.weight"] {
+        let mut folder = Folder::tiny();
+        folder.tensors(|list| list.push((name.into(), Dtype::F32, vec![16], vec![0; 64])));
+        assert_says(&folder.refusal(), &[name, "the 5 layers that the configuration describes", "belongs to none"]);
+    }
 }

@@ -17,6 +17,7 @@ use zebra_runtime::engine::CacheFormat;
 use zebra_runtime::gpu::{Access, Buffer, Cooperative, Dispatch, Limits, Purpose};
 use zebra_runtime::kernels::add_parts::AddParts;
 use zebra_runtime::kernels::gqa_append::GqaAppend;
+use zebra_runtime::kernels::gqa_attend;
 use zebra_runtime::kernels::gqa_combine::GqaCombine;
 use zebra_runtime::kernels::half_rows::{HalfRows, bytes as half_rows_bytes};
 use zebra_runtime::kernels::matmul_coop::{MatMulCoop, parts_bytes};
@@ -33,7 +34,6 @@ use zebra_runtime::kernels::read_bandwidth::ReadBandwidth;
 use zebra_runtime::kernels::rmsnorm::Columns;
 use zebra_runtime::kernels::slots::Slots;
 use zebra_runtime::kernels::{Matrix, Target, Twins};
-use zebra_runtime::kernels::{gqa_attend, gqa_attend_coop};
 use zebra_runtime::model::{Plan, PlanOptions};
 use zebra_runtime::weights::{Checkpoint, Preset, WeightFormat};
 use zebra_tests::files::TestFolder;
@@ -487,24 +487,6 @@ fn attention() -> Vec<Shader> {
                 let target = Target { limits, ..TARGET };
                 for rows in [StepRows::Apart, StepRows::Runs] {
                     all.insert(Shader::of(&mla_attend_coop::dispatch(&attend, "test", rows, matrices, target)));
-                }
-            }
-            for (kv_heads, group, head_dim) in [(8, 4, 128), (3, 3, 64), (2, 8, 64), (1, 20, 32)] {
-                let attend = MlaAttend {
-                    step: &step,
-                    shape: CacheShape::gqa(format, kv_heads, head_dim, head_dim, 16),
-                    heads: kv_heads * group,
-                    spans: Spans::narrow(16),
-                    query: &other,
-                    latents: &Slots::all(&other, 1),
-                    sums: &other,
-                    weights: &other,
-                };
-                let limits = Limits { workgroup_memory: 48 << 10, ..Limits::LEAST };
-                // Wide heads are for large matrices.
-                if head_dim <= 8 * matrices.side as usize {
-                    let target = Target { limits, ..TARGET };
-                    all.insert(Shader::of(&gqa_attend_coop::dispatch(&attend, "test", matrices, target)));
                 }
             }
         }

@@ -50,12 +50,25 @@ pub fn recipe(preset: Geometry) -> Recipe {
         // parameters as with the pairs that are known for this base, 1424 beside 64 (X-EcoMLA's training configuration)
         // and 1344 beside 128 (Zebra, were it to have all kv heads).
         Geometry::XEcoMla1B => x_ecomla(&LLAMA_1B, &Ranks { q: 864, kv: 512, qk_dim: 32 }),
+        // The released 3B of a fixed kv rank of 816. Its q rank is only in its files: chosen is that of Zebra's 3B, with
+        // which a layer has about the parameters that its attention had.
+        Geometry::XEcoMla3B => x_ecomla(&LLAMA_3B, &Ranks { q: 1536, kv: 816, qk_dim: 64 }),
         // No 8B was released: the kv rank of the released 3B, 816, whose heads and cache are the 8B's, and the q rank of
         // the 3B's training configuration and of Zebra's 8B; together about the parameters that the attention had.
         Geometry::XEcoMla8B => x_ecomla(&LLAMA_8B, &Ranks { q: 2048, kv: 816, qk_dim: 64 }),
+        // No 1B was released: as the released 3B, whose even layers are Mamba2.
+        Geometry::MambaInLlama1B => mamba2_in_llama(&LLAMA_1B, &every_other(1, 16)),
+        Geometry::MambaInLlama3B => mamba2_in_llama(&LLAMA_3B, &every_other(1, 28)),
         Geometry::MambaInLlama8B => mamba2_in_llama(&LLAMA_8B, &every_other(1, 32)),
+        // Those with less attention are Llama-3-8B's: 8,192 positions, no rope scaling. Here they have 3.1's, so that they can
+        // be measured beside the others.
+        Geometry::MambaInLlama8BQuarter => mamba2_in_llama(&LLAMA_8B, &every(4, 32)),
+        Geometry::MambaInLlama8BEighth => mamba2_in_llama(&LLAMA_8B, &every(8, 32)),
+        Geometry::MambaInLlama8BNone => mamba2_in_llama(&LLAMA_8B, &[]),
         Geometry::MambaInLlama8BMamba1 => mamba1_in_llama(&LLAMA_8B, &every_other(1, 32)),
         Geometry::Llamba1B => llamba(&LLAMA_1B),
+        // Its heads are only in its configuration: chosen are the base's 24, each of which one was distilled from.
+        Geometry::Llamba3B => llamba(&LLAMA_3B),
         Geometry::Llamba8B => llamba(&LLAMA_8B),
         Geometry::Minitron4B => minitron(&MINITRON_4B),
         Geometry::Minitron8B => minitron(&MINITRON_8B),
@@ -64,6 +77,11 @@ pub fn recipe(preset: Geometry) -> Recipe {
 
 fn every_other(first: usize, layers: usize) -> Vec<usize> {
     (first..layers).step_by(2).collect()
+}
+
+/// The last of every `period` layers.
+fn every(period: usize, layers: usize) -> Vec<usize> {
+    (period - 1..layers).step_by(period).collect()
 }
 
 /// A Transformer's sizes, which the hybrids made from it share.

@@ -61,30 +61,32 @@ impl Family {
         if !files.has(CONFIG_FILE) {
             return Err(format!("no {CONFIG_FILE} is there"));
         }
-        let own = [
+        let config = files.object(CONFIG_FILE).map_err(|_| format!("{CONFIG_FILE} is not a JSON object"))?;
+        let kind = config.map.get("model_type").and_then(Value::as_str);
+        let alone = match kind {
+            Some("nemotron") => Some(Family::Minitron),
+            Some("llamba") => Some(Family::Llamba),
+            _ => None,
+        };
+        let told = [
             (HYBRID_CONFIG_FILE, Family::ZebraLlama),
             (MLA_CONFIG_FILE, Family::XEcoMla),
+            (MLA_LAYER_CONFIG_FILE, Family::XEcoMla),
             (MAMBA_CONFIG_FILE, Family::MambaInLlama),
         ];
-        let own: Vec<_> = own.into_iter().filter(|(name, _)| files.has(name)).collect();
-        match &own[..] {
-            [(_, family)] => return Ok(*family),
-            [] if files.has(MLA_LAYER_CONFIG_FILE) => {
-                return Err(format!("{MLA_LAYER_CONFIG_FILE} is there without {MLA_CONFIG_FILE}"));
-            }
-            [] => {}
-            several => {
-                let names: Vec<&str> = several.iter().map(|(name, _)| *name).collect();
-                return Err(format!("files of different families are there together: {}", names.join(", ")));
-            }
+        let told: Vec<_> = told.into_iter().filter(|(name, _)| files.has(name)).collect();
+        let Some(&(first, family)) = told.first() else {
+            return alone.or((kind == Some("llama")).then_some(Family::Llama)).ok_or_else(|| describe(&config));
+        };
+        if alone.is_some() || told.iter().any(|(_, other)| *other != family) {
+            let names = told.iter().map(|(name, _)| (*name).to_owned());
+            let names: Vec<String> = alone.map(|_| describe(&config)).into_iter().chain(names).collect();
+            return Err(format!("files of different families are there together: {}", names.join(", ")));
         }
-        let config = files.object(CONFIG_FILE).map_err(|_| format!("{CONFIG_FILE} is not a JSON object"))?;
-        match config.map.get("model_type").and_then(Value::as_str) {
-            Some("llama") => Ok(Family::Llama),
-            Some("nemotron") => Ok(Family::Minitron),
-            Some("llamba") => Ok(Family::Llamba),
-            _ => Err(describe(&config)),
+        if first == MLA_LAYER_CONFIG_FILE {
+            return Err(format!("{MLA_LAYER_CONFIG_FILE} is there without {MLA_CONFIG_FILE}"));
         }
+        Ok(family)
     }
 
     /// As it is named to people.

@@ -135,3 +135,23 @@ pub(super) fn listed(file: &Object, key: &str, layers: usize) -> Result<Vec<bool
     }
     Ok(listed)
 }
+
+/// Refuses such a list where a layer's tensors contradict it. `with` are tensors of only the layers that it has, `without`
+/// of only the others.
+pub(super) fn check_listed(
+    file: &Object,
+    key: &str,
+    listed: &[bool],
+    [with, without]: [&[&str]; 2],
+    shapes: Shapes<'_>,
+) -> Result<()> {
+    for (n, &is_listed) in listed.iter().enumerate() {
+        let (wrong, how) = if is_listed { (without, "without") } else { (with, "with") };
+        let mut names = wrong.iter().map(|tensor| format!("model.layers.{n}.{tensor}"));
+        if let Some(name) = names.find(|name| shapes(name).is_some()) {
+            let list = file.map.get(key).cloned().unwrap_or_default();
+            return Err(file.wrong(key, format!("a list {how} {n}, which has {name}"), list));
+        }
+    }
+    Ok(())
+}

@@ -2,7 +2,7 @@
 //! the sizes of the others, all of them Mamba2 or all Mamba1, which the tensors tell.
 
 use super::layers::MixerKind;
-use super::llama::{Llama, listed};
+use super::llama::{Llama, check_listed, listed};
 use super::mamba1::{self, Mamba1Config};
 use super::mamba2::{self, Mamba2Config};
 use super::object::Object;
@@ -15,12 +15,10 @@ enum Sizes {
     Mamba2(Mamba2Config),
 }
 
-/// What a layer's tensors say that it is, each with one that no other kind has.
-const KINDS: [(&str, &str); 3] = [
-    ("attention", "self_attn.q_proj.weight"),
-    ("mamba2", "mamba.in_proj.weight"),
-    ("mamba1", "mamba.in_proj_x.weight"),
-];
+/// What each kind of layer has and no other.
+const ATTENTION: &str = "self_attn.q_proj.weight";
+const MAMBA2: &str = "mamba.in_proj.weight";
+const MAMBA1: &str = "mamba.in_proj_x.weight";
 
 pub(super) fn read(files: &ConfigFiles, shapes: Shapes<'_>) -> Result<ModelConfig> {
     let base = Llama::new(files)?;
@@ -29,6 +27,7 @@ pub(super) fn read(files: &ConfigFiles, shapes: Shapes<'_>) -> Result<ModelConfi
     let mamba = files.object(MAMBA_CONFIG_FILE)?;
     base.agrees(&mamba)?;
     let is_attention = listed(&mamba, "attn_layers", base.layers)?;
+    check_listed(&mamba, "attn_layers", &is_attention, [&[ATTENTION], &[MAMBA2, MAMBA1]], shapes)?;
     let attention = AttentionConfig::parse(&base.config)?;
     let sizes = match mamba_kind(&mamba, &is_attention, shapes)? {
         _ if !is_attention.contains(&false) => None,
@@ -49,25 +48,21 @@ pub(super) fn read(files: &ConfigFiles, shapes: Shapes<'_>) -> Result<ModelConfi
 /// that they are missing is said later.
 fn mamba_kind(mamba: &Object, is_attention: &[bool], shapes: Shapes<'_>) -> Result<&'static str> {
     let mut found: Option<(usize, &'static str)> = None;
-    for (n, &attends) in is_attention.iter().enumerate() {
+    for n in (0..is_attention.len()).filter(|n| !is_attention[*n]) {
         let at = |tensor: &str| format!("model.layers.{n}.{tensor}");
-        let Some((kind, tensor)) = KINDS.into_iter().find(|(_, tensor)| shapes(&at(tensor)).is_some()) else {
+        let kinds = [("mamba2", MAMBA2), ("mamba1", MAMBA1)];
+        let Some((kind, tensor)) = kinds.into_iter().find(|(_, tensor)| shapes(&at(tensor)).is_some()) else {
             continue;
         };
-        if attends != (kind == "attention") {
-            let list = mamba.map.get("attn_layers").cloned().unwrap_or_default();
-            let with = if attends { "without" } else { "with" };
-            return Err(mamba.wrong("attn_layers", format!("a list {with} {n}, which has {}", at(tensor)), list));
-        }
         match found {
-            Some((first, other)) if !attends && kind != other => {
+            Some((first, other)) if kind != other => {
                 return Err(Error::Tensor {
                     name: at(tensor),
                     expected: format!("all layers but attn_layers to be {other}, as layer {first} is"),
                     found: format!("{kind} in layer {n}"),
                 });
             }
-            None if !attends => found = Some((n, kind)),
+            None => found = Some((n, kind)),
             _ => {}
         }
     }

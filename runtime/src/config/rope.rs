@@ -29,6 +29,16 @@ pub(super) fn plain(dim: usize, theta: f64) -> Vec<f32> {
     (0..dim / 2).map(angle).collect()
 }
 
+/// The kind of scaling, after the key that tells it: very old files say "type".
+fn told(scaling: &Object) -> Result<Option<(&'static str, &str)>> {
+    for key in ["rope_type", "type"] {
+        if let Some(kind) = scaling.text(key)? {
+            return Ok(Some((key, kind)));
+        }
+    }
+    Ok(None)
+}
+
 /// Llama's own: `rope_scaling` (`rope_parameters` in newer files) of kind "llama3", or none.
 pub(super) fn llama(base: &Object, dim: usize, head_dim: usize) -> Result<Rope> {
     let scaling = match base.object("rope_scaling")? {
@@ -39,9 +49,9 @@ pub(super) fn llama(base: &Object, dim: usize, head_dim: usize) -> Result<Rope> 
     let theta = base.optional_positive("rope_theta")?.or(inner).unwrap_or(LLAMA_THETA);
     let mut inv_freq = plain(dim, theta);
     if let Some(scaling) = scaling {
-        match scaling.text("rope_type")?.or(scaling.text("type")?) {
-            None | Some("default") => {}
-            Some("llama3") => {
+        match told(&scaling)? {
+            None | Some((_, "default")) => {}
+            Some((_, "llama3")) => {
                 let factor = scaling.positive("factor")?;
                 let (low, high) = (scaling.positive("low_freq_factor")?, scaling.positive("high_freq_factor")?);
                 let original = scaling.positive("original_max_position_embeddings")?;
@@ -55,7 +65,7 @@ pub(super) fn llama(base: &Object, dim: usize, head_dim: usize) -> Result<Rope> 
                     *f = ((1.0 - smooth) * e / factor + smooth * e) as f32;
                 }
             }
-            Some(kind) => return Err(scaling.wrong("rope_type", "\"default\" or \"llama3\"", kind)),
+            Some((key, kind)) => return Err(scaling.wrong(key, "\"default\" or \"llama3\"", kind)),
         }
     }
     Ok(Rope { inv_freq, attention_scale: 1.0, softmax_scale: (head_dim as f64).powf(-0.5) as f32 })
@@ -69,14 +79,12 @@ pub(super) fn mla(file: &Object, dim: usize, theta: f64, qk_head_dim: f64) -> Re
     let Some(scaling) = file.object("rope_scaling")? else {
         return Ok(Rope { inv_freq: plain, attention_scale: 1.0, softmax_scale: softmax_scale as f32 });
     };
-    let inner = scaling.text("rope_type")?.or(scaling.text("type")?);
-    let outer = file.text("rope_type")?;
-    let kind = match inner {
-        None | Some("llama3" | "default") => outer.or(inner).unwrap_or("yarn"),
-        Some(kind) => kind,
+    let kind = match (told(&scaling)?, file.text("rope_type")?) {
+        (None | Some((_, "llama3" | "default")), Some(outer)) => Some((file, "rope_type", outer)),
+        (inner, _) => inner.map(|(key, kind)| (&scaling, key, kind)),
     };
-    if kind != "yarn" {
-        return Err(file.wrong("rope_scaling.rope_type", "\"yarn\" (here or as top-level rope_type)", kind));
+    if let Some((object, key, kind)) = kind.filter(|(.., kind)| *kind != "yarn") {
+        return Err(object.wrong(key, "\"yarn\" (here or as top-level rope_type)", kind));
     }
 
     let factor = scaling.positive("factor")?;

@@ -4,7 +4,7 @@
 use serde_json::json;
 
 use super::layers::MixerKind;
-use super::llama::{Llama, listed};
+use super::llama::{Llama, check_listed, listed};
 use super::mla::MlaSizes;
 use super::{AttentionConfig, ConfigFiles, Family, MLA_CONFIG_FILE, MLA_LAYER_CONFIG_FILE, ModelConfig, Shapes};
 use crate::Result;
@@ -24,6 +24,8 @@ pub(super) fn read(files: &ConfigFiles, shapes: Shapes<'_>) -> Result<ModelConfi
     }
     let sizes = MlaSizes::parse(&sizes, || Ok(DEFAULT_THETA))?;
     let is_attention = listed(&mla, "attn_layers", base.layers)?;
+    let tensors: [&[&str]; 2] = [&["self_attn.o_proj.weight"], &["mla.out_proj.weight"]];
+    check_listed(&mla, "attn_layers", &is_attention, tensors, shapes)?;
     let attention = AttentionConfig::parse(&base.config)?;
     let eps = mla.positive("rms_norm_eps")? as f32;
     base.model(Family::XEcoMla, eps, shapes, |n| {

@@ -1,7 +1,7 @@
 //! Zebra-Llama: `config.json` is the base Llama's, `hybrid_config.json` has the mixers, in either of AMD's two schemas.
 
 use super::layers::MixerKind;
-use super::llama::{Llama, listed};
+use super::llama::{Llama, check_listed, listed};
 use super::mla::MlaSizes;
 use super::{ConfigFiles, Family, HYBRID_CONFIG_FILE, ModelConfig, Shapes, mamba2};
 use crate::Result;
@@ -13,6 +13,7 @@ pub(super) fn read(files: &ConfigFiles, shapes: Shapes<'_>) -> Result<ModelConfi
     // HyLo, a successor, also has Gated DeltaNet.
     hybrid.expect_text("linear_type", &["mamba", "mamba2"])?;
     let is_mla = listed(&hybrid, "mla_layers", base.layers)?;
+    check_listed(&hybrid, "mla_layers", &is_mla, [&["mla.out_proj.weight"], &["mamba.out_proj.weight"]], shapes)?;
     let theta = || base.config.positive("rope_theta");
     let mla = if is_mla.contains(&true) { Some(MlaSizes::parse(&hybrid, theta)?) } else { None };
     let mamba = if is_mla.contains(&false) { Some(mamba2::sizes(&hybrid, base.hidden_size)?) } else { None };

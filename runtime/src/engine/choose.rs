@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use super::NARROW_ROWS;
 use crate::Result;
-use crate::config::{Layer, ModelConfig, TensorKind};
+use crate::config::{AttentionConfig, Layer, MixerKind, MlaConfig, ModelConfig, TensorKind};
 use crate::gpu::{Dispatch, Gpu};
 use crate::model::{CacheFormat, Model, Plan, PlanOptions, Row, Step, Token, Twins};
 use crate::weights::Preset;
@@ -48,13 +48,26 @@ pub fn key(config: &ModelConfig, preset: Preset, cache: CacheFormat) -> String {
     let mut key = format!("{preset} {}", cache.name());
     let config = cut(config);
     for layer in &config.layers {
-        key += &format!(", {}", layer.mixer.name());
+        key += &format!(", {}", sizes(&layer.mixer.kind));
         let shapes = layer.tensors(config.hidden_size).into_iter().filter(|tensor| tensor.kind == TensorKind::Matrix);
         for shape in shapes.map(|tensor| tensor.shape) {
             key += &format!(" {}x{}", shape[0], shape[1]);
         }
     }
     key
+}
+
+/// A mixer's own description: heads and states, which matrices of the same shapes may be cut into differently. Not RoPE's
+/// angles, which take the same time whatever they are.
+fn sizes(kind: &MixerKind) -> String {
+    let mut kind = kind.clone();
+    match &mut kind {
+        MixerKind::Mla(MlaConfig { rope, .. }) | MixerKind::Attention(AttentionConfig { rope, .. }) => {
+            rope.inv_freq.clear();
+        }
+        MixerKind::Mamba2(_) | MixerKind::Mamba1(_) | MixerKind::DiscreteMamba2(_) => {}
+    }
+    format!("{kind:?}")
 }
 
 /// Begins with all and leaves out, one after the other, what makes its steps slower.
@@ -177,8 +190,10 @@ async fn time(models: &mut [Model; 2], step: &Step) -> Result<[f64; 2]> {
 #[cfg(test)]
 mod tests {
     use pollster::block_on;
+    use serde_json::{Value, json};
 
     use super::*;
+    use crate::config::{CONFIG_FILE, ConfigFiles, Family};
     use crate::gpu::Cooperative;
 
     const MATRICES: Option<Cooperative> = Some(Cooperative { side: 16, lanes: 32 });
@@ -236,5 +251,44 @@ mod tests {
     fn an_error_is_the_measurements() {
         let compare = async |_, _| Err(crate::Error::DeviceLost("gone".into()));
         assert!(block_on(fastest(all(), compare)).is_err());
+    }
+
+    fn key_of(family: Family, config: &Value) -> String {
+        let files = ConfigFiles::new([(CONFIG_FILE, config.to_string().into_bytes())]);
+        let config = ModelConfig::parse(family, &files, &|_| None).expect("a configuration");
+        key(&config, Preset::Q4, CacheFormat::Q8)
+    }
+
+    #[test]
+    fn a_choice_is_of_heads_and_states_too() {
+        let llama = |heads: usize, kv_heads: usize, theta: f64| {
+            key_of(
+                Family::Llama,
+                &json!({
+                    "model_type": "llama", "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
+                    "num_attention_heads": heads, "num_key_value_heads": kv_heads, "head_dim": 64 / heads,
+                    "max_position_embeddings": 128, "rms_norm_eps": 1e-5, "rope_theta": theta, "vocab_size": 97,
+                    "tie_word_embeddings": true,
+                }),
+            )
+        };
+        // Matrices of the same shapes: 4 heads of 16 columns with 2 of keys and values, or 8 of 8 with 4.
+        assert_ne!(llama(4, 2, 1e4), llama(8, 4, 1e4));
+        assert_eq!(llama(4, 2, 1e4), llama(4, 2, 5e5), "the same work");
+
+        let llamba = |d_state: usize, groups: usize| {
+            key_of(
+                Family::Llamba,
+                &json!({
+                    "model_type": "llamba", "d_model": 64, "n_layer": 2, "vocab_size": 96, "tie_embeddings": true,
+                    "norm_epsilon": 1e-5, "mlp_cfg": {"intermediate_size": 96},
+                    "ssm_cfg": {
+                        "activation": "identity", "d_state": d_state, "expand": 1, "n_qk_heads": groups, "n_v_heads": 4,
+                    },
+                }),
+            )
+        };
+        assert_ne!(llamba(16, 2), llamba(8, 4));
+        assert_eq!(llamba(16, 2).lines().count(), 1);
     }
 }

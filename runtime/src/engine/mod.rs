@@ -20,7 +20,7 @@ pub use snapshot::Snapshot;
 
 use self::pace::Pace;
 use self::snapshot::{Block, History};
-use crate::config::ModelConfig;
+use crate::config::{CONFIG_FILE, ModelConfig};
 use crate::files::Files;
 use crate::gpu::{Gpu, Limits};
 use crate::model::{Model, Plan, PlanOptions};
@@ -204,6 +204,7 @@ impl Engine {
         let files = checkpoint.files();
         let (config, parameters) = (checkpoint.config().clone(), checkpoint.parameters());
         let tokenizer = Tokenizer::load(files).await?;
+        check_vocabulary(&config, &tokenizer)?;
         let template = ChatTemplate::load(files).await?;
         let defaults = GenerationDefaults::load(files, &tokenizer).await?;
         let plan = options.plan(checkpoint, &gpu)?;
@@ -413,6 +414,28 @@ impl Engine {
             snapshot.mirror().await?;
         }
         Ok(())
+    }
+}
+
+/// A tokenizer must be the model's own: its ids have rows in the embedding, and what ends an answer is one of them.
+fn check_vocabulary(config: &ModelConfig, tokenizer: &Tokenizer) -> Result<()> {
+    let last = tokenizer.last_id().map_or(-1, i64::from);
+    let wrong = |key: &str, expected: String, found: String| Error::Config {
+        file: CONFIG_FILE.into(),
+        key: key.into(),
+        expected,
+        found,
+    };
+    if last >= config.vocab_size as i64 {
+        let expected = format!("a number above {last}, the last id of tokenizer.json");
+        return Err(wrong("vocab_size", expected, config.vocab_size.to_string()));
+    }
+    match config.eos_token_ids.iter().find(|id| i64::from(**id) > last) {
+        Some(id) => {
+            let expected = format!("ids of tokenizer.json, which ends at {last}");
+            Err(wrong("eos_token_id", expected, id.to_string()))
+        }
+        None => Ok(()),
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::mla_attend::{MlaAttend, cost};
 use super::mla_latent::{CacheFormat, CacheShape};
-use super::{STEP, Target, bindings, gqa_attend_coop, mla_attend_wide, shader};
+use super::{STEP, Target, bindings, mla_attend_wide, shader};
 use crate::gpu::{Cooperative, Dispatch, Extent, Grid, Limits};
 
 /// Matrices along the lines of a workgroup: heads, or heads of several rows.
@@ -90,14 +90,10 @@ pub fn fits(shape: CacheShape, matrices: Cooperative, limits: &Limits) -> bool {
 }
 
 /// The attention of a step on an adapter. On cooperative matrices where lines of queries fill them: heads of a latent, many
-/// heads of a kv head, or, in prompts, heads of several rows, which then share what they read. Few heads of one row are
-/// bound by memory: `gqa_attend_coop.wgsl` has them where their size is one of its own, else `mla_attend.wgsl` in f32.
+/// heads of a kv head, or, in prompts, heads of several rows, which then share what they read. Few heads of one row leave
+/// matrices empty: `mla_attend.wgsl` has them in f32, where they are none of [`super::gqa_attend`]'s.
 pub fn attend(attend: &MlaAttend<'_>, label: &str, rows: StepRows, target: Target) -> Dispatch {
     let s = attend.shape;
-    let apart = target.twins.mla_attend_coop.filter(|_| rows == StepRows::Apart);
-    if let Some(matrices) = apart.filter(|m| gqa_attend_coop::fits(s, *m, &target.limits)) {
-        return gqa_attend_coop::dispatch(attend, label, matrices, target);
-    }
     let latents = s.keys_from == 0;
     let fills = latents || rows == StepRows::Runs || attend.heads / s.kv_heads >= MANY_HEADS;
     match target.twins.mla_attend_coop.filter(|_| fills) {

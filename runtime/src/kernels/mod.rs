@@ -8,7 +8,6 @@ pub mod embed;
 pub mod gated_norm;
 pub mod gqa_append;
 pub mod gqa_attend;
-pub mod gqa_attend_coop;
 pub mod gqa_combine;
 pub mod half_rows;
 pub mod layernorm;

@@ -56,6 +56,13 @@ impl Tokenizer {
         self.inner.get_vocab_size(true)
     }
 
+    /// The largest id of a token, of an ordinary vocabulary without gaps.
+    pub fn last_id(&self) -> Option<u32> {
+        let added = self.inner.get_added_vocabulary().get_added_tokens_decoder().keys().max();
+        let ordinary = (self.inner.get_vocab_size(false) as u32).checked_sub(1);
+        added.copied().max(ordinary)
+    }
+
     /// The token of an id as the vocabulary writes it (bytes in the byte-level alphabet, not as text).
     pub fn token(&self, id: u32) -> Option<String> {
         self.inner.id_to_token(id)

@@ -4,7 +4,6 @@ mod add_parts;
 mod embed;
 mod gqa_append;
 mod gqa_attend;
-mod gqa_attend_coop;
 mod gqa_chain;
 mod gqa_combine;
 mod half_rows;

@@ -865,7 +865,7 @@ test("the pocket model answers with PyTorch's ids", async () => {
   });
 });
 
-// A software adapter takes a minute for this much of it.
+// A software adapter takes a minute or more for this much of it, most of it for loading and the prompt.
 test("a pretrained model, SmolLM2, begins its answer as in transformers", async () => {
   assert.ok(existsSync(`${SMOLLM2}/model.safetensors`), `${SMOLLM2} is missing: scripts/fetch-smollm2.py gets it`);
   browser.expect(/Failed to load resource.*404/);

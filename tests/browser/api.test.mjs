@@ -16,6 +16,7 @@ import { serveTiny, tinyExpected, tinyFiles } from "./tiny.mjs";
 const path = (relative) => fileURLToPath(new URL(relative, import.meta.url));
 const DIST = path("../../web/dist");
 const POCKET = path("../../web/site/models/zebra-pocket");
+const SMOLLM2 = path("../../.tools/smollm2");
 const PROMPT = tinyExpected("gqa").prompt;
 const EXACT = { format: "f32", cache: "f32" };
 
@@ -46,7 +47,7 @@ function inPage(use, argument) {
 
 before(async () => {
   assert.ok(existsSync(`${DIST}/index.js`), "web/dist is missing: npm run build, in web/, makes it");
-  server = await startServer({ mounts: { "/dist/": DIST, "/pocket/": POCKET } });
+  server = await startServer({ mounts: { "/dist/": DIST, "/pocket/": POCKET, "/smollm2/": SMOLLM2 } });
   const html = '<!doctype html><title>api</title><script type="module">import * as zebra from "/dist/index.js"; window.zebra = zebra;</script>';
   server.files.set("/index.html", Buffer.from(html));
   for (const name of ["gqa", "mha", "lnorm"]) {
@@ -150,6 +151,62 @@ test("all forms of checkpoint answer with PyTorch's ids, two of them loaded at o
   assert.deepEqual(answers, [tinyExpected("mha").answer, tinyExpected("lnorm").answer]);
   // They differ, so an answer of the wrong model would be seen.
   assert.notDeepEqual(answers[0], answers[1]);
+});
+
+// The runtime's own browser tests run every family (web/tests/web.rs); these have other files than Zebra-Llama.
+test("other families answer with PyTorch's ids, and are told as natively", async () => {
+  const families = {
+    "mambainllama-mamba1": ["mambainllama", "attention", "mamba1"],
+    minitron: ["minitron", "attention"],
+    // Two files of weights.
+    "llama-untied": ["llama", "attention"],
+  };
+  const answers = [];
+  for (const [name, [family, ...kinds]] of Object.entries(families)) {
+    // Minitron is a base model.
+    const chat = name !== "minitron";
+    serveTiny(server, name, undefined, { chat });
+    // Files that other families have are asked for, and are not there.
+    browser.expect(/Failed to load resource.*404/);
+    const { prompt, answer } = tinyExpected(name);
+    const out = await inPage(async ({ name, prompt }) => {
+      const model = await tiny(name);
+      const messages = [{ role: "user", content: "t5 t17" }];
+      const out = {
+        info: model.info,
+        ids: await ids(model, prompt),
+        text: (await model.completions.create({ prompt: "t5 t17", temperature: 0, max_tokens: 2 })).usage.prompt_tokens,
+        chat: await failure(model.chat.completions.create({ messages, temperature: 0, max_tokens: 2 })),
+      };
+      await model.dispose();
+      return out;
+    }, { name, prompt });
+    assert.deepEqual(out.ids, answer, name);
+    answers.push(out.ids.join(" "));
+    assert.equal(out.text, 2, name);
+    assert.equal(out.info.family, family);
+    assert.deepEqual([...new Set(out.info.layers)].toSorted(), kinds, name);
+    assert.equal(out.info.chat, chat);
+    if (chat) {
+      assert.equal(out.chat.code, "none", JSON.stringify(out.chat));
+    } else {
+      refused(out.chat, "bad-tokenizer", /give a prompt/);
+    }
+    await inTemporaryFolder(async (folder) => {
+      for (const [file, bytes] of Object.entries(tinyFiles(name))) {
+        await writeFile(join(folder, file), bytes);
+      }
+      const native = JSON.parse(program("info", "--model", folder, "--format", "f32", "--cache", "f32", "--kernels", "plain", "--json"));
+      assert.equal(native.family, family);
+      assert.deepEqual(
+        [out.info.cacheBytesPerToken, out.info.cachePercentOfBase.toFixed(2)],
+        [native.cache.in_use.bytes_per_token, native.cache.in_use.percent_of_base.toFixed(2)],
+        name,
+      );
+    });
+  }
+  // They differ, so an answer of the wrong model would be seen.
+  assert.equal(new Set(answers).size, answers.length);
 });
 
 test("estimates before weights are fetched", async () => {
@@ -806,6 +863,30 @@ test("the pocket model answers with PyTorch's ids", async () => {
     assert.equal(finish_reason, "stop");
     assert.equal(usage.prompt_tokens, chat.prompt_ids.length);
   });
+});
+
+// A software adapter takes a minute or more for this much of it, most of it for loading and the prompt.
+test("a pretrained model, SmolLM2, begins its answer as in transformers", async () => {
+  assert.ok(existsSync(`${SMOLLM2}/model.safetensors`), `${SMOLLM2} is missing: scripts/fetch-smollm2.py gets it`);
+  browser.expect(/Failed to load resource.*404/);
+  const chats = JSON.parse(readFileSync(path("../fixtures/smollm2-chats.json"), "utf8"));
+  // One that q8 does not change.
+  const chat = chats.find(({ messages }) => messages[0].content.startsWith("Describe the moon"));
+  const out = await inPage(async (messages) => {
+    const began = performance.now();
+    const model = await zebra.load("/smollm2/", { format: "q8", context: 128, store: "none" });
+    const loaded = performance.now() - began;
+    const answer = await model.chat.completions.create({ messages, temperature: 0, max_tokens: 4, return_token_ids: true });
+    const { family, layers } = model.info;
+    await model.dispose();
+    return { loaded, usage: answer.usage, choice: answer.choices[0], family, layers: layers.length };
+  }, chat.messages);
+  const { timings, prompt_tokens } = out.usage;
+  const seconds = [out.loaded, timings.prompt_ms, timings.decode_ms].map((ms) => (ms / 1000).toFixed(1));
+  console.log(`SmolLM2 in q8: loaded in ${seconds[0]} s, prompt of ${prompt_tokens} in ${seconds[1]} s, three tokens more in ${seconds[2]} s`);
+  assert.deepEqual(out.choice.token_ids, chat.greedy_ids.slice(0, 4));
+  assert.ok(chat.greedy_text.startsWith(out.choice.message.content), out.choice.message.content);
+  assert.deepEqual([prompt_tokens, out.family, out.layers], [chat.prompt_ids.length, "llama", 30]);
 });
 
 test("from the page's opening to the first token, with the model in storage", async () => {

@@ -3,6 +3,7 @@
 //
 //   answers   texts by the last message; others are answered with "You said: …"
 //   pieceMs   between two pieces of an answer; 0 for as fast as possible
+//   info      what differs in the model's info, such as `chat: false`
 //   estimate, estimateError, steps, stepMs, loadError, answerError, recoverAfter, stored
 //   requests  what was asked, gathered here; also `loads` and `deleted`
 
@@ -111,6 +112,7 @@ class Model {
     this.#onProgress = onProgress;
     this.info = {
       name: "double",
+      family: "zebra-llama",
       parameters: 16557036,
       format,
       cache: "q8",
@@ -123,11 +125,15 @@ class Model {
       dispatchesPerToken: 100,
       cacheBytesPerToken: 208,
       cachePercentOfBase: 3.4,
+      ...script.info,
     };
     this.chat = {
       completions: {
         create: async (request, { signal } = {}) => {
           script.requests.push(structuredClone(request));
+          if (!this.info.chat) {
+            fail({ code: "bad-tokenizer", message: "this checkpoint has no chat template" });
+          }
           return this.#answer(request.messages, "", request, signal, (text, finish_reason) => ({
             choices: [{ delta: { content: text }, finish_reason }],
           }));
@@ -137,6 +143,11 @@ class Model {
     this.completions = {
       create: async (request, { signal } = {}) => {
         script.requests.push(structuredClone(request));
+        if (!this.info.chat) {
+          return this.#answer([{ content: request.prompt }], "", request, signal, (text, finish_reason) => ({
+            choices: [{ text, finish_reason }],
+          }));
+        }
         const [messages, begun] = decode(request.prompt).split(MARK);
         return this.#answer(JSON.parse(messages), begun, request, signal, (text, finish_reason) => ({
           choices: [{ text, finish_reason }],

@@ -140,6 +140,44 @@ test("an answer streams, is stopped with Escape and continued", async () => {
   });
 });
 
+test("a base model goes on with the text, and the page says so", async () => {
+  const info = { chat: false, family: "minitron", layers: ["attention", "attention"] };
+  const prompts = async (page) => (await requests(page)).map(({ prompt }) => prompt);
+  const answers = { "Once upon": " a time.", "Once upon a time.\nAnd then": " it ended." };
+  await withApp({ info, answers }, async (page) => {
+    // The page begins with the pocket model, whose words are its own: another address has those of any model.
+    await page.locator("#open-models").click();
+    await page.getByLabel("Address or hub name").fill("https://host.example/base/");
+    await page.getByRole("button", { name: "Open", exact: true }).click();
+    await page.getByText("base · q8").waitFor();
+    await page.getByText("it does not answer, it goes on with your text").waitFor();
+    assert.equal(await page.locator("#prompt").getAttribute("placeholder"), "Write the beginning of a text");
+    assert.match(await page.locator("#memory").innerText(), /base model: goes on with your text/);
+    await ask(page, "Once upon");
+    await answered(page, "a time.");
+    await ask(page, "And then");
+    await answered(page, "it ended.");
+    assert.deepEqual(await prompts(page), ["Once upon", "Once upon a time.\nAnd then"]);
+    await page.locator("#open-models").click();
+    const facts = await page.locator("#model-current").innerText();
+    assert.match(facts, /Minitron/);
+    assert.match(facts, /no template/);
+  });
+});
+
+test("a base model's text that was stopped goes on where it was", async () => {
+  await withApp({ info: { chat: false }, answers: { "Once upon": LONG }, pieceMs: 40 }, async (page) => {
+    await ask(page, "Once upon");
+    await page.getByText("word3").waitFor();
+    await page.keyboard.press("Escape");
+    const partial = await lastAnswer(page).innerText();
+    await page.evaluate(() => (globalThis.zebraScript.pieceMs = 1));
+    await page.getByRole("button", { name: "Continue" }).click();
+    await page.locator(".stats").waitFor();
+    assert.equal((await requests(page)).at(-1).prompt.trimEnd(), `Once upon${partial}`.trimEnd());
+  });
+});
+
 test("the stop button stops", async () => {
   await withApp({ answers: { long: LONG }, pieceMs: 40 }, async (page) => {
     await ask(page, "long");

@@ -1,6 +1,6 @@
 // The tiny checkpoints of tests/fixtures, served: with a tokenizer of words and a chat template, which they lack.
 
-import { readFileSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 
@@ -27,21 +27,20 @@ const template =
   "{% for m in messages %}{{ {'user': 't90', 'assistant': 't91', 'system': 't92'}[m.role] }} {{ m.content }} t93 " +
   "{% endfor %}{% if add_generation_prompt %}t91 {% endif %}";
 
-/** The files of `tests/fixtures/tiny-NAME` by name. */
-export function tinyFiles(name) {
-  const read = (file) => readFileSync(join(fixtures, `tiny-${name}`, file));
+/** The files of `tests/fixtures/tiny-NAME` by name. Without `chat` they have no chat template, as a base model's. */
+export function tinyFiles(name, { chat = true } = {}) {
+  const folder = join(fixtures, `tiny-${name}`);
+  const own = readdirSync(folder).filter((file) => file !== "expected.safetensors");
   return {
-    "config.json": read("config.json"),
-    "hybrid_config.json": read("hybrid_config.json"),
-    "model.safetensors": read("model.safetensors"),
+    ...Object.fromEntries(own.map((file) => [file, readFileSync(join(folder, file))])),
     "tokenizer.json": Buffer.from(JSON.stringify(tokenizer)),
-    "tokenizer_config.json": Buffer.from(JSON.stringify({ chat_template: template })),
+    "tokenizer_config.json": Buffer.from(JSON.stringify(chat ? { chat_template: template } : {})),
   };
 }
 
 /** Serves it as `/tiny-NAME/`, or under another path. */
-export function serveTiny(server, name, path = `/tiny-${name}/`) {
-  for (const [file, bytes] of Object.entries(tinyFiles(name))) {
+export function serveTiny(server, name, path = `/tiny-${name}/`, options = {}) {
+  for (const [file, bytes] of Object.entries(tinyFiles(name, options))) {
     server.files.set(path + file, bytes);
   }
   return server.url + path;

@@ -95,13 +95,15 @@ export interface StoredModel {
 /** What runs, and where. */
 export interface ModelInfo {
   readonly name: string;
+  /** Told by the folder's own files. */
+  readonly family: "zebra-llama" | "x-ecomla" | "mambainllama" | "llamba" | "minitron" | "llama";
   readonly parameters: number;
   readonly format: Format;
   readonly cache: CacheFormat;
   readonly context: number;
   readonly vocabSize: number;
   readonly layers: readonly ("attention" | "mla" | "mamba1" | "mamba2" | "discrete_mamba2")[];
-  /** Whether the checkpoint has a chat template. */
+  /** Whether the checkpoint has a chat template. A base model, which has none, takes a `prompt`, not `messages`. */
   readonly chat: boolean;
   readonly adapter: { readonly name: string; readonly driver: string; readonly software: boolean; readonly subgroups: boolean };
   readonly kernels: "auto" | "plain";

@@ -36,7 +36,11 @@ export async function answer(
   const chat = system.trim() === "" ? messages : [{ role: "system" as const, content: system }, ...messages];
   const started = performance.now();
   let firstTokenMs = 0;
-  const pieces = begun === "" ? askChat(model, chat, sampling, signal) : proceed(model, chat, begun, sampling, signal);
+  const pieces = !model.info.chat
+    ? goOn(model, plain(chat) + begun, sampling, signal)
+    : begun === ""
+      ? askChat(model, chat, sampling, signal)
+      : proceed(model, chat, begun, sampling, signal);
   for await (const { text, finish, usage } of pieces) {
     if (text !== "") {
       firstTokenMs ||= performance.now() - started;
@@ -89,8 +93,22 @@ async function* proceed(
   const prompt = (await session.tokens()).slice(0, usage.prompt_tokens);
   session.dispose();
   const written = await model.tokenize(begun, { special: false });
-  const request = { ...sampling, prompt: [...prompt, ...written], stream: true as const };
-  for await (const chunk of await model.completions.create(request, { signal })) {
+  yield* goOn(model, [...prompt, ...written], sampling, signal);
+}
+
+/** A chat as a base model takes it: each message on a line of its own, right behind it what the model went on with. */
+function plain(messages: ChatMessages): string {
+  const begins = (index: number): boolean => index > 0 && messages[index]?.role !== "assistant";
+  return messages.map(({ content }, index) => (begins(index) ? `\n${content}` : content)).join("");
+}
+
+async function* goOn(
+  model: Model,
+  prompt: string | number[],
+  sampling: SamplingOptions,
+  signal: AbortSignal,
+): AsyncGenerator<Piece> {
+  for await (const chunk of await model.completions.create({ ...sampling, prompt, stream: true }, { signal })) {
     const [{ text, finish_reason: finish }] = chunk.choices;
     yield { text, finish, usage: chunk.usage };
   }

@@ -98,7 +98,8 @@ export function explain(code: ZebraErrorCode, where: "load" | "answer", choice: 
     case "bad-model":
       return {
         title: "This is not a model that Zebra can run.",
-        advice: "It runs Zebra-Llama checkpoints: MLA and Mamba2 layers, in safetensors files.",
+        advice:
+          "It runs Zebra-Llama, X-EcoMLA, MambaInLlama, Llamba, Minitron and Llama checkpoints, in safetensors files.",
         remedies: ["other-model"],
       };
     case "bad-tokenizer":

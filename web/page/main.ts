@@ -524,6 +524,10 @@ class App {
     const pocket = (model ? choice : "choice" in activity ? activity.choice : POCKET)?.source === POCKET.source;
     byId("empty-pocket", HTMLElement).hidden = !pocket;
     byId("empty-other", HTMLElement).hidden = pocket;
+    const chats = model?.info.chat ?? true;
+    byId("empty-title", HTMLElement).textContent = chats ? "What would you like to ask?" : "How does the text begin?";
+    byId("empty-base", HTMLElement).hidden = chats;
+    byId("prompt", HTMLTextAreaElement).placeholder = chats ? "Write a message" : "Write the beginning of a text";
     if (model && choice && activity.kind === "idle") {
       if (this.#settings.model !== choice && typeof choice.source === "string") {
         this.#settings.model = choice.source === POCKET.source ? null : choice;

@@ -23,6 +23,16 @@ const KINDS = {
   discrete_mamba2: "discrete Mamba2",
 } as const;
 
+/** Families as their authors write them. */
+const FAMILIES: Record<Model["info"]["family"], string> = {
+  "zebra-llama": "Zebra-Llama",
+  "x-ecomla": "X-EcoMLA",
+  mambainllama: "MambaInLlama",
+  llamba: "Llamba",
+  minitron: "Minitron",
+  llama: "Llama",
+};
+
 export class ModelsDialog {
   readonly #dialog = byId("models", HTMLDialogElement);
   readonly #source = byId("model-source", HTMLInputElement);
@@ -115,13 +125,18 @@ export class ModelsDialog {
       .map(([name, count]) => `${count} ${name}`);
     const facts: [string, string][] = [
       ["Name", current.choice.label],
+      ["Family", FAMILIES[info.family]],
+      ["Chat", info.chat ? "by the model's own template" : "no template: a base model, which goes on with your text"],
       ["Size", `${many(info.parameters)} parameters in ${info.format}`],
       ["Layers", kinds.join(", ")],
       [
         "Context",
-        `${info.context.toLocaleString("en")} tokens; each adds ${bytes(info.cacheBytesPerToken)} to the cache`,
+        `${info.context.toLocaleString("en")} tokens; ` +
+          (info.cacheBytesPerToken > 0
+            ? `each adds ${bytes(info.cacheBytesPerToken)} to the cache`
+            : "the cache has one size, however many are read"),
       ],
-      ["Graphics card", `${info.adapter.name}${info.adapter.software ? " (software: slow)" : ""}`],
+      ["Graphics card", `${info.adapter.name || "not named here"}${info.adapter.software ? " (software: slow)" : ""}`],
       ["Kernels", info.selfTest ?? (info.kernels === "plain" ? "plain" : "fast, tested on this card")],
     ];
     target.replaceChildren(

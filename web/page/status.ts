@@ -29,9 +29,11 @@ export async function showMemory(model: Model | null): Promise<void> {
       h("span", {}, `GPU ${bytes(gpu.total)}`),
       h(
         "span",
-        { title: `${bytes(info.cacheBytesPerToken)} a token` },
+        { title: `${bytes(info.cacheBytesPerToken)} a token, beside the base Transformer's cache in f16` },
         `cache ${bytes(cache)}, ${share} % of a Transformer's`,
       ),
+      // Said here, too, as a chat that is open hides the words of an empty one.
+      ...(info.chat ? [] : [h("span", {}, "base model: goes on with your text")]),
     );
   } catch {
     // A model that was disposed of meanwhile uses none.

@@ -52,6 +52,7 @@ pub struct Zebra {
 #[serde(rename_all = "camelCase")]
 struct Info {
     name: String,
+    family: &'static str,
     parameters: f64,
     format: String,
     cache: &'static str,
@@ -299,6 +300,7 @@ impl Info {
         let position = plan.state.position_bytes();
         Self {
             name,
+            family: config.family.name(),
             parameters: engine.parameters() as f64,
             format: plan.options.preset.to_string(),
             cache: plan.options.cache.name(),

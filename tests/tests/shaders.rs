@@ -389,8 +389,13 @@ fn cooperative() -> Vec<Shader> {
                         logit_rows: false,
                         parts: &parts,
                     };
-                    let dispatches = product.dispatches("test", matrices, 512, Target { limits, ..TARGET });
-                    all.extend(dispatches.iter().map(Shader::of));
+                    // Of prompts, and of batches of one to four rows of matrices where the adapter has the memory.
+                    for rows in [512, 4 * matrices.side, 3 * matrices.side, matrices.side + 1, 1] {
+                        let workgroup_memory = if rows == 512 { limits.workgroup_memory } else { 48 << 10 };
+                        let target = Target { limits: Limits { workgroup_memory, ..limits }, ..TARGET };
+                        let dispatches = product.dispatches("test", matrices, rows, target);
+                        all.extend(dispatches.iter().map(Shader::of));
+                    }
                 }
             }
         }

@@ -11,7 +11,7 @@ import { after, before, beforeEach, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { openBrowser } from "./browser.mjs";
 import { startServer } from "./server.mjs";
-import { serveTiny, tinyExpected, tinyFiles } from "./tiny.mjs";
+import { serveTiny, tinyExpected, tinyFiles, withVocabulary } from "./tiny.mjs";
 
 const path = (relative) => fileURLToPath(new URL(relative, import.meta.url));
 const DIST = path("../../web/dist");
@@ -736,7 +736,8 @@ test("a tokenizer of 128,000 tokens and 280,000 merges takes less than 150 MB of
     const tokenizer = await readFile(join(random, "tokenizer.json"));
     const { model } = JSON.parse(tokenizer.toString());
     assert.deepEqual([Object.keys(model.vocab).length, model.merges.length], [128_000, 280_000]);
-    for (const [name, bytes] of Object.entries({ ...tinyFiles("gqa"), "tokenizer.json": tokenizer })) {
+    const files = { ...withVocabulary(tinyFiles("gqa"), 128_256), "tokenizer.json": tokenizer };
+    for (const [name, bytes] of Object.entries(files)) {
       server.files.set(`/large-tokenizer/${name}`, bytes);
     }
     const wasm = await inPage(async () => {

@@ -38,6 +38,32 @@ export function tinyFiles(name, { chat = true } = {}) {
   };
 }
 
+/** Such files with a vocabulary of so many, whose embedding and head are zeros. */
+export function withVocabulary(files, rows) {
+  const config = { ...JSON.parse(files["config.json"].toString()), vocab_size: rows };
+  const bytes = files["model.safetensors"];
+  const head = Number(bytes.readBigUInt64LE(0));
+  const header = JSON.parse(bytes.subarray(8, 8 + head).toString());
+  const parts = [];
+  let at = 0;
+  for (const tensor of Object.values(header).filter((tensor) => tensor.data_offsets)) {
+    const [from, to] = tensor.data_offsets;
+    let data = bytes.subarray(8 + head + from, 8 + head + to);
+    if (tensor.shape[0] === VOCAB) {
+      tensor.shape[0] = rows;
+      data = Buffer.alloc((data.length / VOCAB) * rows);
+    }
+    tensor.data_offsets = [at, at + data.length];
+    at += data.length;
+    parts.push(data);
+  }
+  const text = Buffer.from(JSON.stringify(header));
+  const length = Buffer.alloc(8);
+  length.writeBigUInt64LE(BigInt(text.length));
+  const model = Buffer.concat([length, text, ...parts]);
+  return { ...files, "config.json": Buffer.from(JSON.stringify(config)), "model.safetensors": model };
+}
+
 /** Serves it as `/tiny-NAME/`, or under another path. */
 export function serveTiny(server, name, path = `/tiny-${name}/`, options = {}) {
   for (const [file, bytes] of Object.entries(tinyFiles(name, options))) {

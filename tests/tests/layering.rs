@@ -31,8 +31,13 @@ fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display())) {
         let path = entry.expect("a readable folder").path();
-        // A module of tests is a file or a folder.
-        if path.ends_with("tests.rs") || path.ends_with("tests") {
+        // A module of tests is a file or a folder; the folder's parent says that it is one.
+        if path.ends_with("tests.rs") {
+            continue;
+        }
+        if path.ends_with("tests") {
+            let parent = fs::read_to_string(folder.join("mod.rs")).unwrap_or_default();
+            assert!(parent.contains("#[cfg(test)]\nmod tests;"), "{} is no module of tests", path.display());
             continue;
         }
         if path.is_dir() {

@@ -15,8 +15,12 @@ use super::{Input, table};
 fn run(gpu: &Gpu, case: &Case, input: Input) -> Result<Worst, String> {
     // As of mla_attend_coop.wgsl.
     let error = 5e-3 + 5e-4 * f64::from(case.scores);
-    let how =
-        Check { last_rows: 1, rounded: |v| f16::from_f32(v).to_f32(), rounded_rows: |v| v, errors: [error, error] };
+    let how = Check {
+        last_rows: 1,
+        rounded: |v| f16::from_f32(v).to_f32(),
+        rounded_rows: |v| f16::from_f32(v).to_f32(),
+        errors: [error, error],
+    };
     let matrices = gpu.cooperative().expect("cooperative matrices");
     check(gpu, case, input, how, |kernel, target| dispatch(kernel, "test", matrices, target))
 }

@@ -140,14 +140,7 @@ fn finish(i: u32, j: u32, place: Place, gate: ptr<function, array<f32, PER_LANE>
             }
         }
         if (r < place.rows && n < params.n) {
-            let to = r * params.y_stride + params.y_offset + n;
-            if (EPILOGUE == ADD) {
-                y[to] += v;
-            } else if (EPILOGUE == SWIGLU) {
-                y[to] = silu((*gate)[e]) * v;
-            } else {
-                y[to] = activated(v);
-            }
+            put(r, n, v, (*gate)[e]);
         }
     }
 }

@@ -69,14 +69,7 @@ fn finish(i: u32, j: u32, place: Place, gate: ptr<function, array<f32, MOST_PER_
         let gated = place.item * (OUTPUTS / 2u) + place.n0 / 2u + j / 2u * SIDE + at % SIDE;
         let output = select(n, gated, EPILOGUE == SWIGLU);
         if (r < place.rows && output < params.n) {
-            let to = r * params.y_stride + params.y_offset + output;
-            if (EPILOGUE == ADD) {
-                y[to] += v;
-            } else if (EPILOGUE == SWIGLU) {
-                y[to] = silu((*gate)[e]) * v;
-            } else {
-                y[to] = activated(v);
-            }
+            put(r, output, v, (*gate)[e]);
         }
     }
 }

@@ -38,6 +38,7 @@ override SUBGROUPS: u32 = TILES_M * TILES;
 override WG: u32 = SUBGROUPS * LANES;
 override TILE: u32 = TILES * SIDE;               // positions
 override LINE_LANES: u32 = WG / LINES;           // TILE / 8
+override NEIGHBOURS: u32 = LINE_LANES;           // for parts/coop_line.wgsl
 override K_STEPS: u32 = (QUERY_QUADS + QUADS - 1u) / QUADS;
 override K_QUADS: u32 = K_STEPS * QUADS;         // of a query in workgroup memory
 override FILLED: u32 = KEYS_FROM + K_QUADS;      // of a row there
@@ -86,29 +87,6 @@ fn keep_query(line: u32, q: u32, v: vec4<f32>) {
     if (q < K_QUADS) {
         tile[QUERY_AT + line * PITCH + q] = vec4<f16>(v);
     }
-}
-
-// The largest of a line's lanes, which are neighbours in a subgroup.
-fn most_of_line(v: f32) -> f32 {
-    var most = max(v, subgroupShuffleXor(v, 1u));
-    if (LINE_LANES > 2u) {
-        most = max(most, subgroupShuffleXor(most, 2u));
-    }
-    if (LINE_LANES > 4u) {
-        most = max(most, subgroupShuffleXor(most, 4u));
-    }
-    return most;
-}
-
-fn sum_of_line(v: f32) -> f32 {
-    var sum = v + subgroupShuffleXor(v, 1u);
-    if (LINE_LANES > 2u) {
-        sum += subgroupShuffleXor(sum, 2u);
-    }
-    if (LINE_LANES > 4u) {
-        sum += subgroupShuffleXor(sum, 4u);
-    }
-    return sum;
 }
 
 // Scales the rows of the matrix that a subgroup has in `scores`.

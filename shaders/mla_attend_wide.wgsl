@@ -29,6 +29,7 @@ const NONE: f32 = -1e30;
 override WG: u32 = SUBGROUPS * LANES;
 override TILE: u32 = TILES * SIDE;               // positions
 override TILE_QUADS: u32 = TILES * QUADS;
+override NEIGHBOURS: u32 = TILE_QUADS;           // for parts/coop_line.wgsl
 override PARTS: u32 = SUBGROUPS / TILES;         // of a key's columns
 override LINE_LANES: u32 = WG / LINES;           // 2 * QUADS: as many as a tile's quads, or twice
 override QUERY_LANES: u32 = WG / SIDE;           // of a line whose query is read
@@ -154,29 +155,6 @@ fn keep_queries(a: Queries, lid: u32) -> f32 {
     if (QUERY_ROUNDS > 14u) { tile[to + 14u * QUERY_LANES] = vec4<f16>(a.q14 * down); }
     if (QUERY_ROUNDS > 15u) { tile[to + 15u * QUERY_LANES] = vec4<f16>(a.q15 * down); }
     return bitcast<f32>((bits - 4u) << 23u);
-}
-
-// The largest, or the sum, of what the lanes of a line have for its quads of positions.
-fn most_of_line(v: f32) -> f32 {
-    var most = max(v, subgroupShuffleXor(v, 1u));
-    if (TILE_QUADS > 2u) {
-        most = max(most, subgroupShuffleXor(most, 2u));
-    }
-    if (TILE_QUADS > 4u) {
-        most = max(most, subgroupShuffleXor(most, 4u));
-    }
-    return most;
-}
-
-fn sum_of_line(v: f32) -> f32 {
-    var sum = v + subgroupShuffleXor(v, 1u);
-    if (TILE_QUADS > 2u) {
-        sum += subgroupShuffleXor(sum, 2u);
-    }
-    if (TILE_QUADS > 4u) {
-        sum += subgroupShuffleXor(sum, 4u);
-    }
-    return sum;
 }
 
 // Scales the two matrices that a subgroup has in `scores`.

@@ -1,28 +1,13 @@
 // Keys and values in f16 for gqa_attend.wgsl: 8 numbers in 16 bytes. Products and sums are f32.
 
-const CODED: bool = false;
-const CODES: f32 = 1.0;
-const UNIT: f32 = 1.0;
 const VECTORS: u32 = 2u; // quads of 16 bytes
 
 alias Values = mat2x4<f32>;
 
-override QUERY_QUADS: u32;
-override QUERIES: u32;       // FOURS * 32 * TURNS
-
-var<workgroup> queries: array<vec4<f32>, QUERIES>; // [FOURS, TURNS, 8 columns, 4 lanes] of four heads
-
-fn keep_query(four: u32, quad: u32, m: mat4x4<f32>, scale: vec4<f32>) {
-    let t = transpose(m);
-    let to = ((four * TURNS + quad / 8u) * 8u + quad % 2u * 4u) * 4u + quad / 2u % 4u;
-    queries[to] = t[0];
-    queries[to + 4u] = t[1];
-    queries[to + 8u] = t[2];
-    queries[to + 12u] = t[3];
+// A lane has 8 columns in a turn.
+fn query_place(four: u32, quad: u32) -> u32 {
+    return ((four * TURNS + quad / 8u) * 8u + quad % 2u * 4u) * 4u + quad / 2u % 4u;
 }
-
-fn key_scale(lanes: Lanes, own: vec4<u32>, lane: u32, turn: u32, part: u32) -> f32 { return 1.0; }
-fn value_scale(lanes: Lanes, own: vec4<u32>, lane: u32, part: u32) -> f32 { return 1.0; }
 
 // Two columns of four positions' keys, a word each.
 fn two_columns(s: mat4x4<f32>, k: vec4<u32>, start: u32) -> mat4x4<f32> {

@@ -53,3 +53,15 @@ fn row_scale(row: u32, rows: u32) -> f32 {
     let exponent = i32(x[min(row, rows - 1u)].low.x);
     return bitcast<f32>(u32(exponent + 127) << 23u);
 }
+
+// Puts a sum out; in SWIGLU it is of up, and `gate` belongs to it.
+fn put(r: u32, n: u32, v: f32, gate: f32) {
+    let to = r * params.y_stride + params.y_offset + n;
+    if (EPILOGUE == ADD) {
+        y[to] += v;
+    } else if (EPILOGUE == SWIGLU) {
+        y[to] = silu(gate) * v;
+    } else {
+        y[to] = activated(v);
+    }
+}

@@ -4,6 +4,7 @@
 use super::matrix::GROUP;
 use super::mla_attend::{MlaAttend, Spans, cost};
 use super::mla_latent::{CacheFormat, CacheShape};
+use super::slots::SLOTS;
 use super::{STEP, Target, bindings, shader};
 use crate::gpu::{Dispatch, Extent, Grid, Limits};
 
@@ -117,18 +118,20 @@ pub fn dispatch(attend: &MlaAttend<'_>, label: &str, target: Target) -> Dispatch
     let items = [attend.spans.extent(), Extent::Fixed(blocks), Extent::Fixed(1)];
     let grid = Grid { items, z: Extent::Rows { per: 1 } };
     let format = match s.format {
-        CacheFormat::F32 => shader!("parts/attend_f32.wgsl"),
-        CacheFormat::F16 => shader!("parts/attend_f16.wgsl"),
-        CacheFormat::Q8 => shader!("parts/attend_q8.wgsl"),
+        CacheFormat::F32 => vec![shader!("parts/attend_f32.wgsl"), shader!("parts/attend_float.wgsl")],
+        CacheFormat::F16 => vec![shader!("parts/attend_f16.wgsl"), shader!("parts/attend_float.wgsl")],
+        CacheFormat::Q8 => vec![shader!("parts/attend_q8.wgsl")],
     };
     let lanes = if t.subgroups { shader!("parts/attend_subgroup.wgsl") } else { shader!("parts/attend_plain.wgsl") };
     let value = value_vec4(s);
     let shares = t.team / value;
     let even = shares * value == t.team && t.team.is_multiple_of(shares);
+    let mut sources = vec![shader!("gqa_attend.wgsl"), lanes, shader!("parts/spans.wgsl"), SLOTS, STEP];
+    sources.extend(format);
     super::dispatch(
         label,
         "gqa_attend",
-        vec![shader!("gqa_attend.wgsl"), format, lanes, shader!("parts/spans.wgsl"), shader!("parts/slots.wgsl"), STEP],
+        sources,
         target.constants(vec![
             ("WG", t.lanes() as f64),
             ("FOURS", t.fours as f64),

@@ -5,7 +5,7 @@ use super::add_parts::AddParts;
 use super::half_rows::{assert_fits, octs};
 use super::product::{EPILOGUE, Epilogue, Piece, pieces};
 use super::rmsnorm::Columns;
-use super::{Matrix, STEP, Target, assert_words, bindings, dispatch, shader};
+use super::{Matrix, STEP, Target, assert_words, bindings, dispatch, matrix_size, shader};
 use crate::gpu::{Buffer, Cooperative, Cost, Dispatch, Extent, Grid, Limits};
 
 /// Matrices of a subgroup, along rows and outputs.
@@ -191,7 +191,7 @@ impl MatMulCoop<'_> {
             let mut constants = target.constants(constants.clone());
             constants.extend([("EPILOGUE", f64::from(epilogue)), ("SPLITS", f64::from(splits))]);
             constants.extend(part.dot_constants());
-            let size = if matrices.side == 16 { shader!("parts/coop_16.wgsl") } else { shader!("parts/coop_8.wgsl") };
+            let size = matrix_size(matrices.side);
             let mut sources = vec![STEP, EPILOGUE, size, shader!("parts/coop_product.wgsl")];
             sources.extend(part.group_sources());
             sources.push(source);

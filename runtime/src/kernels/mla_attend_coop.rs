@@ -3,7 +3,7 @@
 
 use super::mla_attend::{MlaAttend, cost};
 use super::mla_latent::{CacheFormat, CacheShape};
-use super::{STEP, Target, bindings, mla_attend_wide, shader};
+use super::{STEP, Target, bindings, matrix_size, mla_attend_wide, shader};
 use crate::gpu::{Cooperative, Dispatch, Extent, Grid, Limits};
 
 /// Matrices along the lines of a workgroup: heads, or heads of several rows.
@@ -126,16 +126,19 @@ pub fn dispatch(
     let segments = if rows > 1 { Extent::Segments } else { Extent::Fixed(1) };
     let items = [attend.spans.extent(), Extent::Fixed(blocks), segments];
     let grid = Grid { items, z: Extent::Rows { per: rows as u32 } };
-    let size = if t.side == 16 { shader!("parts/coop_16.wgsl") } else { shader!("parts/coop_8.wgsl") };
-    let row = if s.format == CacheFormat::Q8 {
-        shader!("parts/coop_cache_q8.wgsl")
-    } else {
-        shader!("parts/coop_cache_f16.wgsl")
-    };
+    let size = matrix_size(matrices.side);
+    let row = s.coop_source();
     super::dispatch(
         label,
         "mla_attend_coop",
-        vec![shader!("mla_attend_coop.wgsl"), shader!("parts/spans.wgsl"), row, size, STEP],
+        vec![
+            shader!("mla_attend_coop.wgsl"),
+            shader!("parts/spans.wgsl"),
+            shader!("parts/coop_line.wgsl"),
+            row,
+            size,
+            STEP,
+        ],
         target.constants(vec![
             ("LANES", t.lanes as f64),
             ("TILES", t.tiles as f64),

@@ -2,7 +2,7 @@
 
 use super::mla_attend::{MlaAttend, cost};
 use super::mla_latent::{CacheFormat, CacheShape};
-use super::{STEP, Target, bindings, dispatch as put_together, shader};
+use super::{STEP, Target, bindings, dispatch as put_together, matrix_size, shader};
 use crate::gpu::{Cooperative, Dispatch, Extent, Grid, Limits};
 
 const SUBGROUPS: usize = 8;
@@ -69,16 +69,19 @@ pub fn dispatch(attend: &MlaAttend<'_>, label: &str, matrices: Cooperative, targ
     let whole = attend.heads.is_multiple_of(lines) && (4 * s.value_quads()).is_multiple_of(side);
     let grid =
         Grid { items: [attend.spans.extent(), Extent::Fixed(blocks), Extent::Fixed(1)], z: Extent::Rows { per: 1 } };
-    let size = if side == 16 { shader!("parts/coop_16.wgsl") } else { shader!("parts/coop_8.wgsl") };
-    let row = if s.format == CacheFormat::Q8 {
-        shader!("parts/coop_cache_q8.wgsl")
-    } else {
-        shader!("parts/coop_cache_f16.wgsl")
-    };
+    let size = matrix_size(matrices.side);
+    let row = s.coop_source();
     put_together(
         label,
         "mla_attend_wide",
-        vec![shader!("mla_attend_wide.wgsl"), shader!("parts/spans.wgsl"), row, size, STEP],
+        vec![
+            shader!("mla_attend_wide.wgsl"),
+            shader!("parts/spans.wgsl"),
+            shader!("parts/coop_line.wgsl"),
+            row,
+            size,
+            STEP,
+        ],
         target.constants(vec![
             ("LANES", f64::from(matrices.lanes)),
             ("LATENT_QUADS", s.latent_quads() as f64),

@@ -3,7 +3,7 @@
 use super::mla_combine::MlaCombine;
 use super::mla_latent::CacheFormat;
 use super::mla_query::whole;
-use super::{STEP, Target, assert_words, bindings, dispatch as put_together, shader};
+use super::{STEP, Target, assert_words, bindings, dispatch as put_together, matrix_size, shader};
 use crate::gpu::{Cooperative, Cost, Dispatch, Extent, Grid};
 use crate::weights::WeightFormat;
 
@@ -45,7 +45,7 @@ pub fn dispatch(combine: &MlaCombine<'_>, label: &str, matrices: Cooperative, ta
     ];
     let mut constants = target.constants(vec![("QUADS", s.latent_quads() as f64), combine.spans.constant()]);
     constants.extend(part.dot_constants());
-    let size = if matrices.side == 16 { shader!("parts/coop_16.wgsl") } else { shader!("parts/coop_8.wgsl") };
+    let size = matrix_size(matrices.side);
     let mut sources = vec![shader!("mla_combine_coop.wgsl"), shader!("parts/spans.wgsl"), size, STEP];
     sources.extend(part.group_sources());
     let mut all = bindings(combine.step, &[combine.sums, combine.weights], &[combine.o]);

@@ -115,6 +115,15 @@ impl CacheShape {
         }
     }
 
+    /// The shader part that reads rows as f16, for cooperative matrices: not of f32.
+    pub(crate) fn coop_source(&self) -> &'static str {
+        if self.format == CacheFormat::Q8 {
+            shader!("parts/coop_cache_q8.wgsl")
+        } else {
+            shader!("parts/coop_cache_f16.wgsl")
+        }
+    }
+
     /// The shader part that writes a row.
     pub(crate) fn store_source(&self) -> &'static str {
         match self.format {

@@ -1,7 +1,7 @@
 //! `mla_query_coop.wgsl`: `mla_query.wgsl` on cooperative matrices, for steps of many rows.
 
 use super::mla_query::{MlaQuery, whole};
-use super::{STEP, Target, assert_words, bindings, dispatch as put_together, shader};
+use super::{STEP, Target, assert_words, bindings, dispatch as put_together, matrix_size, shader};
 use crate::gpu::{Cooperative, Cost, Dispatch, Extent, Grid};
 use crate::weights::WeightFormat;
 
@@ -42,7 +42,7 @@ pub fn dispatch(query: &MlaQuery<'_>, label: &str, matrices: Cooperative, target
     ];
     let mut constants = target.constants(vec![("LATENT_QUADS", s.latent_quads() as f64)]);
     constants.extend(part.dot_constants());
-    let size = if matrices.side == 16 { shader!("parts/coop_16.wgsl") } else { shader!("parts/coop_8.wgsl") };
+    let size = matrix_size(matrices.side);
     let mut sources = vec![shader!("mla_query_coop.wgsl"), shader!("parts/rope.wgsl"), size, STEP];
     sources.extend(part.group_sources());
     let mut all = bindings(query.step, &[query.q, query.turns], &[query.query]);

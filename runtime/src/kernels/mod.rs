@@ -131,6 +131,11 @@ pub(crate) fn dispatch(
     }
 }
 
+/// The shader part that names the size of cooperative matrices: 16 x 16, or 8 x 8.
+pub(crate) fn matrix_size(side: u32) -> &'static str {
+    if side == 16 { shader!("parts/coop_16.wgsl") } else { shader!("parts/coop_8.wgsl") }
+}
+
 /// Checks that a buffer holds at least so many f32 or u32.
 ///
 /// # Panics
